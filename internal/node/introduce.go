@@ -1,0 +1,66 @@
+package node
+
+import (
+	"errors"
+	"time"
+
+	"github.com/warren-vpn/warren/internal/join"
+	"github.com/warren-vpn/warren/internal/key"
+	"github.com/warren-vpn/warren/internal/member"
+	"github.com/warren-vpn/warren/internal/wire"
+)
+
+// newIntroducer makes the part that answers newcomers. Its callbacks run in the control loop.
+func (w *network) newIntroducer() *join.Introducer {
+	return join.NewIntroducer(join.IntroducerConfig{
+		Network: w.id, Identity: w.keys.Identity, WG: w.keys.WG, NewIndex: w.n.newIndex,
+		Invite: func(loc key.Locator) (join.Invite, bool) {
+			inv, status := w.roster.CheckInvite(time.Time{}, loc)
+			return join.Invite{JoinKey: inv.JoinKey, Key: inv.Key, Prefix: inv.ID.Prefix()}, status != wire.JoinDenied
+		},
+		Draft: w.draft,
+		Admit: w.admit,
+	}, w.log)
+}
+
+// draft proposes what a newcomer would be, or says why it cannot join.
+func (w *network) draft(now time.Time, inv join.Invite, newcomer key.Public, name string) ([]byte, wire.JoinStatus) {
+	return w.set.Draft(now, w.keys.Identity.Public(), inv.Prefix, newcomer, name)
+}
+
+// admit takes a newcomer's signed records and gives it what proves its membership.
+func (w *network) admit(now time.Time, memberRecord, nodeInfo []byte) ([][]byte, wire.JoinStatus) {
+	r, err := wire.ParseRecord(w.id, memberRecord)
+	if err != nil {
+		return nil, wire.JoinDenied
+	}
+	var m wire.Member
+	if err := wire.UnmarshalCanonical(r.Payload, &m); err != nil {
+		return nil, wire.JoinDenied
+	}
+	news := [][]byte{memberRecord, nodeInfo}
+	if w.set.Has(r.ID) { // it joined before, and its answer was lost
+		news = news[1:]
+	}
+	for _, raw := range news {
+		if err := w.accept(now, raw, key.NodeID{}); err != nil && !errors.Is(err, member.ErrKnown) && !errors.Is(err, member.ErrSuperseded) {
+			w.log.Warn("newcomer's record not accepted", "name", m.Name, "err", err)
+			return nil, wire.JoinDenied
+		}
+	}
+	if len(w.unsaved) > 0 { // a membership that a crash could undo is not given out
+		return nil, wire.JoinFull
+	}
+	w.rosterChanged(now)
+	id := m.Key.NodeID()
+	switch status := w.roster.Standing(id); status {
+	case wire.JoinOK:
+		w.log.Info("new member", "name", m.Name, "id", id)
+		return w.set.Chain(id, w.keys.Identity.NodeID()), status
+	case wire.JoinPending:
+		w.log.Info("newcomer waits for approval", "name", m.Name, "id", id)
+		return nil, status
+	default:
+		return nil, status
+	}
+}

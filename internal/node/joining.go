@@ -1,0 +1,265 @@
+package node
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"time"
+
+	"github.com/warren-vpn/warren/internal/api"
+	"github.com/warren-vpn/warren/internal/join"
+	"github.com/warren-vpn/warren/internal/key"
+	"github.com/warren-vpn/warren/internal/member"
+	"github.com/warren-vpn/warren/internal/path"
+	"github.com/warren-vpn/warren/internal/state"
+	"github.com/warren-vpn/warren/internal/wire"
+)
+
+// joining is a join under way. It belongs to the control loop.
+type joining struct {
+	n       *Node
+	engine  *join.Joiner
+	code    wire.Code
+	text    string // of the code
+	name    string // wanted
+	keys    state.Keys
+	network *network // set once it waits for approval and is on the disk, or when it is repeated
+	again   bool     // repeated: see [network.vouch]
+
+	progress func(api.Progress) // of the API call that waits, or nil
+	finished func(*network, error)
+}
+
+// newJoining starts the join of a code, with new keys unless it is taken up again.
+func (n *Node) newJoining(now time.Time, text, name string, keys state.Keys) (*joining, error) {
+	code, err := wire.ParseCode(text)
+	if err != nil {
+		return nil, err
+	}
+	j := &joining{n: n, code: code, text: text, name: name, keys: keys,
+		progress: func(api.Progress) {}, finished: func(*network, error) {}}
+	j.engine, err = join.NewJoiner(join.JoinerConfig{
+		Seed: code.Seed, Network: code.Network, Identity: keys.Identity, WG: keys.WG, Name: name,
+		Info:  wire.NodeInfo{Seq: uint64(max(now.Unix(), 1)), WG: keys.WG.Public(), Version: n.opt.Version, Time: max(now.Unix(), 1), Endpoints: encodeEndpoints(n.localEndpoints())},
+		Hints: code.Hints, NewIndex: n.newIndex,
+	}, n.log)
+	if err != nil {
+		return nil, err
+	}
+	n.joins[j] = struct{}{}
+	j.engine.Start(now)
+	return j, nil
+}
+
+// localEndpoints lists the host's own addresses with our port.
+func (n *Node) localEndpoints() (out []netip.AddrPort) {
+	for _, a := range n.local {
+		if len(out) < maxEndpoints {
+			out = append(out, netip.AddrPortFrom(a, n.socket.Port()))
+		}
+	}
+	return out
+}
+
+// settle lets the joiner see the time and carries out what it asks for.
+func (j *joining) settle(now time.Time) time.Time {
+	next := j.engine.Tick(now)
+	for _, e := range j.engine.Effects() {
+		switch e := e.(type) {
+		case join.Send:
+			j.n.plane.SendRaw(e.To, e.Data)
+		case join.Pending:
+			j.wait(e.Network)
+		case join.Failed:
+			j.end(nil, refusal(e.Reason, j.code))
+		case join.Joined:
+			w, err := j.enter(now, e)
+			if errors.Is(err, errChain) {
+				j.n.log.Warn("an introducer's records do not hold", "err", err)
+				j.engine.Reject(now)
+				return now
+			}
+			j.end(w, err)
+		}
+	}
+	return next
+}
+
+// end takes the join out of the node and tells who waits.
+func (j *joining) end(w *network, err error) {
+	delete(j.n.joins, j)
+	if w := j.network; w != nil && !j.again {
+		w.pending = nil
+		if err != nil {
+			w.why = err.Error()
+		}
+	}
+	j.finished(w, err)
+}
+
+// wait makes a join that an admin must approve last over restarts.
+func (j *joining) wait(id key.NetworkID) {
+	if j.network == nil {
+		s := state.Settings{Name: fmt.Sprintf("pending-%.4s", id), Up: true, Joined: time.Now(), Code: j.text, WantedName: j.name}
+		store, err := j.n.dir.Create(id, j.keys, s, nil)
+		if err != nil {
+			j.end(nil, err)
+			return
+		}
+		w := j.n.newNetwork(id, store)
+		w.keys, w.settings, w.roster, w.pending = j.keys, s, w.set.Roster(), j
+		j.n.networks[id] = w
+		j.network = w
+	}
+	j.progress(api.Progress{Stage: api.StagePending, Text: "accepted; an admin must now approve it: warren approve " + j.name})
+}
+
+// resume takes up a join that waited for approval when the daemon stopped.
+func (w *network) resume(now time.Time) error {
+	j, err := w.n.newJoining(now, w.settings.Code, w.settings.WantedName, w.keys)
+	if err != nil {
+		return err
+	}
+	j.network, w.pending = w, j
+	return nil
+}
+
+var errChain = errors.New("records do not prove the membership")
+
+// enter checks what an introducer gave against the code, makes the network last, and brings it up.
+func (j *joining) enter(now time.Time, e join.Joined) (*network, error) {
+	set := member.NewSet(e.Network)
+	set.AddAll(e.Records)
+	roster := set.Roster()
+	if _, ok := roster.ByID(j.keys.Identity.NodeID()); !ok {
+		return nil, fmt.Errorf("this node is not among the members: %w", errChain)
+	}
+	if _, ok := roster.ByID(e.Introducer.Identity.NodeID()); !ok {
+		return nil, fmt.Errorf("the introducer is not among the members: %w", errChain)
+	}
+	if j.again {
+		return j.network, j.network.vouched(now, e.Records)
+	}
+	j.progress(api.Progress{Stage: api.StageUp, Text: "joined; configuring the interface"})
+	w := j.network
+	s := state.Settings{Name: j.n.localName(roster.Name, e.Network), Up: true, Joined: now}
+	var err error
+	if w == nil {
+		var store *state.Network
+		if store, err = j.n.dir.Create(e.Network, j.keys, s, set.Records()); err != nil {
+			return nil, fmt.Errorf("save the network: %w", err)
+		}
+		w, err = j.n.adopt(now, store, j.keys, s, set)
+	} else {
+		if err := errors.Join(w.store.AppendRecords(set.Records()), w.store.SaveSettings(s)); err != nil {
+			return nil, fmt.Errorf("save the network: %w", err)
+		}
+		w.set, w.roster, w.settings, w.pending = set, roster, s, nil
+		err = w.activate(now)
+	}
+	w.fresh = &fresh{text: j.text, name: j.name, next: now.Add(vouchWait)}
+	if w.mesh != nil { // the introducer can be reached where it answered
+		w.mesh.remember(now, e.Introducer.Identity.NodeID(), e.Introducer.Addr)
+		w.mesh.greet(now, e.Introducer.Identity.NodeID(), e.Introducer.Addr)
+	}
+	return w, err
+}
+
+const (
+	vouchWait  = 5 * time.Second
+	vouchTries = 6
+)
+
+// fresh is what a network remembers of the join that made it, until some member talks to it. It is not on the disk.
+type fresh struct {
+	text, name string
+	next       time.Time
+	tries      int
+}
+
+// vouch repeats a join, with the same keys, while nobody talks to the newcomer: the one member that saw it join may have
+// vanished before it told the others. Its answer is the old membership, or a new one by another witness.
+func (w *network) vouch(now time.Time) {
+	f := w.fresh
+	if f == nil || now.Before(f.next) {
+		return
+	}
+	for _, p := range w.mesh.peers {
+		if p.talks {
+			f.tries = vouchTries
+		}
+	}
+	if f.tries >= vouchTries {
+		w.fresh = nil
+		return
+	}
+	f.tries++
+	f.next = now.Add(vouchWait << f.tries)
+	j, err := w.n.newJoining(now, f.text, f.name, w.keys)
+	if err != nil {
+		w.fresh = nil
+		return
+	}
+	j.network, j.again = w, true
+}
+
+// vouched takes what a repeated join has brought.
+func (w *network) vouched(now time.Time, records [][]byte) error {
+	for _, raw := range records {
+		if err := w.accept(now, raw, key.NodeID{}); err != nil && !errors.Is(err, member.ErrKnown) && !errors.Is(err, member.ErrSuperseded) {
+			return err
+		}
+	}
+	return nil
+}
+
+// localName returns the name by which commands call a network: its own unless another network here has it.
+func (n *Node) localName(name string, id key.NetworkID) string {
+	for _, w := range n.networks {
+		if w.name() == name && w.id != id {
+			return fmt.Sprintf("%s-%.4s", name, id)
+		}
+	}
+	return name
+}
+
+// greet calls a peer at an address at once.
+func (m *mesh) greet(now time.Time, id key.NodeID, at netip.AddrPort) {
+	if p := m.peers[id]; p != nil {
+		m.path.SetCandidates(now, id, path.SourceHint, []netip.AddrPort{at})
+		m.call(now, p)
+	}
+}
+
+// refusal says in words why a join failed.
+func refusal(r join.Reason, c wire.Code) error {
+	switch r {
+	case join.Silent:
+		return api.Errorf(api.CodeNoIntroducer, "no member answered at %s", joinAddrs(c.Hints)).
+			Hintf("check that one of these machines is on and running warren, that UDP reaches it, and that the code is not withdrawn; or ask for a new code")
+	case join.Used:
+		return api.Errorf(api.CodeCodeUsed, "this code was used already").Hintf("ask for a new one: warren invite")
+	case join.Expired:
+		return api.Errorf(api.CodeCodeExpired, "this code has expired").Hintf("ask for a new one: warren invite")
+	case join.Revoked:
+		return api.Errorf(api.CodeCodeRevoked, "this code is no longer valid: it was withdrawn, or who made it was put out").Hintf("ask a member for a new one")
+	case join.Full:
+		return api.Errorf(api.CodeInternal, "the network has no free IPv4 address, or the member that answered no room on its disk").Hintf("try again through another member, or ask an admin")
+	case join.TooOld:
+		return api.Errorf(api.CodeNotSupported, "this version of warren is too old for the network").Hintf("install the version that the other members run")
+	case join.Mismatch:
+		return api.Errorf(api.CodeNoIntroducer, "who answered does not belong to the code's network").Hintf("ask for a new code; somebody may be listening at the address in this one")
+	}
+	return api.Errorf(api.CodeDenied, "the network refused this node").Hintf("ask an admin; a node that was put out needs a new code and joins as a new one")
+}
+
+func joinAddrs(aps []netip.AddrPort) string {
+	out := ""
+	for i, ap := range aps {
+		if i > 0 {
+			out += ", "
+		}
+		out += ap.String()
+	}
+	return out
+}

@@ -1,0 +1,363 @@
+package node
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/warren-vpn/warren/internal/host"
+	"github.com/warren-vpn/warren/internal/key"
+	"github.com/warren-vpn/warren/internal/member"
+	"github.com/warren-vpn/warren/internal/state"
+	"github.com/warren-vpn/warren/internal/wire"
+)
+
+const (
+	saveRetry    = 5 * time.Second
+	compactSlack = 256 // superseded records in the log that are not worth a compaction
+)
+
+// network is one network of this node: what lasts. What runs while it is up is its mesh. It belongs to the control loop.
+type network struct {
+	n        *Node
+	id       key.NetworkID
+	log      *slog.Logger
+	store    *state.Network
+	settings state.Settings
+	keys     state.Keys
+	set      *member.Set
+	roster   *member.Roster // of set; replaced when the set changes
+	mesh     *mesh          // nil while the network is down
+	why      string         // why it is down although it should be up
+	fresh    *fresh         // after a join, until some member talks to this node
+	pending  *joining       // the join that waits for approval; the roster has nobody until then
+
+	unsaved [][]byte // accepted, but not on the disk yet: not passed on before
+	retry   time.Time
+	changed bool // the roster must be looked at anew
+}
+
+// loadNetwork reads one network of the state directory.
+func (n *Node) loadNetwork(id key.NetworkID) error {
+	store, err := n.dir.Network(id)
+	if err != nil {
+		return err
+	}
+	w := n.newNetwork(id, store)
+	if w.keys, err = store.Keys(); err != nil {
+		return err
+	}
+	if w.settings, err = store.Settings(); err != nil {
+		return err
+	}
+	loaded, err := store.Load()
+	if err != nil {
+		return err
+	}
+	if loaded.Torn+loaded.Damaged > 0 || loaded.Missing || loaded.Repair != nil {
+		w.log.Warn("record log was not whole; other members have what is missing", "torn_bytes", loaded.Torn,
+			"damaged_bytes", loaded.Damaged, "copy", loaded.Copy, "missing", loaded.Missing, "err", loaded.Repair)
+	}
+	_, rejected := w.set.AddAll(loaded.Records)
+	if rejected > compactSlack {
+		if err := store.Compact(w.set.Records()); err != nil {
+			w.log.Warn("record log not compacted", "err", err)
+		}
+	}
+	w.roster = w.set.Roster()
+	n.networks[id] = w
+	return nil
+}
+
+func (n *Node) newNetwork(id key.NetworkID, store *state.Network) *network {
+	return &network{n: n, id: id, store: store, set: member.NewSet(id), log: n.opt.Log.With("network", id)}
+}
+
+// adopt takes a network that was just created or joined into the node and brings it up.
+func (n *Node) adopt(now time.Time, store *state.Network, keys state.Keys, settings state.Settings, set *member.Set) (*network, error) {
+	w := n.newNetwork(store.ID(), store)
+	w.keys, w.settings, w.set, w.roster = keys, settings, set, set.Roster()
+	n.networks[w.id] = w
+	return w, w.activate(now)
+}
+
+// name is what commands call the network by.
+func (w *network) name() string { return w.settings.Name }
+
+// self returns this node's place in the roster; false when it has none (not approved yet, or revoked).
+func (w *network) self() (member.Member, bool) { return w.roster.ByID(w.keys.Identity.NodeID()) }
+
+// start brings the network up if it is meant to be.
+func (w *network) start(now time.Time) {
+	if w.settings.Code != "" {
+		if err := w.resume(now); err != nil {
+			w.why = err.Error()
+			w.log.Error("join cannot be taken up again", "err", err)
+		}
+		return
+	}
+	if !w.settings.Up {
+		return
+	}
+	if err := w.activate(now); err != nil {
+		w.log.Error("network does not come up", "err", err)
+	}
+}
+
+// activate opens the TUN device and starts the mesh. It does nothing when the network is up.
+func (w *network) activate(now time.Time) error {
+	if w.mesh != nil {
+		return nil
+	}
+	err := w.open(now)
+	w.why = ""
+	if err != nil {
+		w.why = err.Error()
+	}
+	return err
+}
+
+func (w *network) open(now time.Time) error {
+	if w.roster.IsRevoked(w.keys.Identity.NodeID()) {
+		return errRevoked
+	}
+	self, ok := w.self()
+	if !ok {
+		return errNoMember
+	}
+	own := w.n.opt.Config.Network(w.name())
+	wish := own.Interface
+	if wish == "" {
+		wish = w.settings.Interface
+	}
+	tunnel, err := w.n.sys.OpenTunnel(wish)
+	if err != nil && own.Interface == "" && wish != "" {
+		tunnel, err = w.n.sys.OpenTunnel("") // the name of last time is taken
+	}
+	if err != nil {
+		return err
+	}
+	addrs := []netip.Prefix{netip.PrefixFrom(self.Addr4, 32), netip.PrefixFrom(self.Addr6, 128)}
+	if err := w.configure(tunnel.Name(), addrs, own.MTU); err != nil {
+		return errors.Join(err, tunnel.Close())
+	}
+	if w.settings.Interface != tunnel.Name() {
+		w.settings.Interface = tunnel.Name()
+		if err := w.store.SaveSettings(w.settings); err != nil {
+			w.log.Warn("settings not saved", "err", err)
+		}
+	}
+	if w.mesh, err = newMesh(w, tunnel, own.MTU); err != nil {
+		return errors.Join(err, tunnel.Close())
+	}
+	w.mesh.start(now)
+	w.log.Info("network is up", "name", w.name(), "interface", tunnel.Name(), "address", self.Addr4, "address6", self.Addr6)
+	return nil
+}
+
+// configure gives the interface its addresses. A host without IPv6 works with a warning.
+func (w *network) configure(iface string, addrs []netip.Prefix, mtu int) error {
+	err := w.n.sys.Configure(iface, addrs, mtu)
+	delete(w.n.warnings, "ipv6")
+	if errors.Is(err, host.ErrNoIPv6) {
+		w.n.warnings["ipv6"] = err.Error()
+		return nil
+	}
+	return err
+}
+
+var (
+	errRevoked  = errors.New("this node was put out of the network: leave it, and join again with a new code")
+	errNoMember = errors.New("this node is not in the network's roster")
+)
+
+// deactivate ends the mesh and removes the TUN device. It does nothing when the network is down.
+func (w *network) deactivate(now time.Time) {
+	if w.mesh == nil {
+		return
+	}
+	w.mesh.stop(now)
+	w.mesh = nil
+}
+
+// close closes the files of a network whose mesh is down.
+func (w *network) close() error { return w.store.Close() }
+
+// bye tells the peers that this node stops.
+func (w *network) bye() {
+	if w.mesh != nil {
+		w.mesh.bye()
+	}
+}
+
+// hostChanged passes on that the host's addresses or routes have changed.
+func (w *network) hostChanged(now time.Time) {
+	if w.mesh != nil {
+		w.mesh.hostChanged(now)
+	}
+}
+
+// settle runs the network's engines until they ask for nothing more, and returns when to come again.
+func (w *network) settle(now time.Time) (next time.Time) {
+	if len(w.unsaved) > 0 && !now.Before(w.retry) {
+		w.save(now, nil)
+	}
+	if w.changed {
+		w.rosterChanged(now)
+	}
+	if len(w.unsaved) > 0 {
+		next = w.retry
+	}
+	if w.mesh != nil {
+		next = earlier(w.mesh.settle(now), next)
+	}
+	return next
+}
+
+// accept takes a record that came from a peer, or from oneself when from is zero.
+func (w *network) accept(now time.Time, raw []byte, from key.NodeID) error {
+	res, err := w.set.Add(raw)
+	if err != nil {
+		return err
+	}
+	w.took(now, res, from)
+	return nil
+}
+
+// took makes what the set accepted safe on the disk and passes it on.
+func (w *network) took(now time.Time, res member.Result, from key.NodeID) {
+	if w.mesh != nil {
+		for _, id := range res.Superseded {
+			w.mesh.gossip.Remove(id)
+		}
+	}
+	raws := make([][]byte, 0, len(res.Accepted))
+	for _, r := range res.Accepted {
+		raws = append(raws, r.Raw)
+		if w.mesh != nil && len(w.unsaved) == 0 {
+			w.mesh.expel(r)
+		}
+	}
+	w.changed = true
+	if !w.save(now, raws) || w.mesh == nil {
+		return
+	}
+	for _, r := range res.Accepted {
+		w.mesh.gossip.Add(now, r.ID, r.Raw, from)
+	}
+}
+
+// save appends raws to the log; what cannot be saved now is kept and not passed on until it can.
+func (w *network) save(now time.Time, raws [][]byte) bool {
+	w.unsaved = append(w.unsaved, raws...)
+	waited := !w.retry.IsZero()
+	if err := w.store.AppendRecords(w.unsaved); err != nil {
+		if !waited {
+			w.log.Error("records cannot be saved, trying again", "count", len(w.unsaved), "err", err)
+			w.n.warnings["save"+w.id.String()] = fmt.Sprintf("network %s: records cannot be saved: %v", w.name(), err)
+		}
+		w.retry = now.Add(saveRetry)
+		return false
+	}
+	if waited {
+		delete(w.n.warnings, "save"+w.id.String())
+		w.retry = time.Time{}
+		w.announce(now)
+	}
+	w.unsaved = nil
+	return true
+}
+
+// announce gives gossip the records that were saved late.
+func (w *network) announce(now time.Time) {
+	if w.mesh == nil {
+		return
+	}
+	for _, raw := range w.unsaved {
+		if r, err := wire.ParseRecord(w.id, raw); err == nil && w.set.Has(r.ID) {
+			w.mesh.gossip.Add(now, r.ID, r.Raw, key.NodeID{})
+		}
+	}
+}
+
+// publish makes records of this node's own: on the disk first, so that an error means that nothing happened.
+func (w *network) publish(now time.Time, records ...wire.Record) error {
+	raws := make([][]byte, 0, len(records))
+	for _, r := range records {
+		raws = append(raws, r.Raw)
+	}
+	if err := w.store.AppendRecords(raws); err != nil {
+		return fmt.Errorf("save: %w", err)
+	}
+	for _, r := range records {
+		res, err := w.set.Add(r.Raw)
+		if err != nil && !errors.Is(err, member.ErrKnown) {
+			return fmt.Errorf("own record not accepted: %w", err)
+		}
+		if w.mesh == nil {
+			continue
+		}
+		for _, id := range res.Superseded {
+			w.mesh.gossip.Remove(id)
+		}
+		for _, a := range res.Accepted {
+			w.mesh.expel(a)
+			w.mesh.gossip.Add(now, a.ID, a.Raw, key.NodeID{})
+		}
+	}
+	w.rosterChanged(now)
+	return nil
+}
+
+// rosterChanged draws the consequences of a changed set.
+func (w *network) rosterChanged(now time.Time) {
+	w.changed = false
+	w.roster = w.set.Roster()
+	if w.mesh == nil {
+		return
+	}
+	if w.roster.IsRevoked(w.keys.Identity.NodeID()) {
+		w.log.Warn("this node was put out of the network", "name", w.name())
+		w.deactivate(now)
+		w.why = errRevoked.Error()
+		return
+	}
+	w.mesh.sync(now)
+}
+
+// publishInfo states this node's addresses anew when they have changed.
+func (w *network) publishInfo(now time.Time, endpoints []netip.AddrPort) {
+	self, ok := w.self()
+	if !ok {
+		return
+	}
+	info := self.Info
+	if info.WG == w.keys.WG.Public() && info.Version == w.n.opt.Version && slices.Equal(self.Endpoints, endpoints) {
+		return
+	}
+	info.WG, info.Version = w.keys.WG.Public(), w.n.opt.Version
+	info.Endpoints = encodeEndpoints(endpoints)
+	if err := w.publishOwn(now, info); err != nil {
+		w.log.Warn("own addresses not published", "err", err)
+	}
+}
+
+// publishOwn signs and publishes what this node says of itself.
+func (w *network) publishOwn(now time.Time, info wire.NodeInfo) error {
+	rec, err := w.set.NodeInfo(w.keys.Identity, now, info)
+	if err != nil {
+		return err
+	}
+	return w.publish(now, rec)
+}
+
+func encodeEndpoints(aps []netip.AddrPort) [][]byte {
+	var out [][]byte
+	for _, ap := range aps {
+		out = append(out, wire.AppendEndpoint(nil, ap))
+	}
+	return out
+}

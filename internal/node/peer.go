@@ -1,0 +1,223 @@
+package node
+
+import (
+	"bytes"
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/warren-vpn/warren/internal/dataplane"
+	"github.com/warren-vpn/warren/internal/key"
+	"github.com/warren-vpn/warren/internal/member"
+	"github.com/warren-vpn/warren/internal/path"
+	"github.com/warren-vpn/warren/internal/route"
+	"github.com/warren-vpn/warren/internal/wire"
+	"github.com/warren-vpn/warren/internal/wireguard"
+)
+
+const (
+	fullMesh   = 32 // members up to which each keeps a link to every other
+	linkWait   = 2 * time.Second
+	firstRetry = 5 * time.Second
+	lastRetry  = time.Minute
+	idleBytes  = 512 // in one housekeeping, control messages included, that do not count as use
+)
+
+// peer is another member, or a device that this node serves. It belongs to the control loop.
+type peer struct {
+	mesh    *mesh
+	id      key.NodeID
+	name    string
+	wg      key.WGPublic
+	device  bool
+	session *wireguard.Peer
+	path    *path.Peer
+	plane   *dataplane.Peer
+
+	linked  bool          // a session is kept up on purpose
+	talks   bool          // there is a session and a path; gossip knows
+	retry   time.Time     // when to call it next, if it does not talk
+	backoff time.Duration // 0: not failed yet
+	moved   uint64        // bytes both ways at the last housekeeping
+}
+
+// sync makes peers and routes follow the roster.
+func (m *mesh) sync(now time.Time) {
+	self := m.w.keys.Identity.NodeID()
+	want := map[key.NodeID]bool{}
+	for _, mem := range m.w.roster.Members {
+		if mem.ID == self || mem.WG.IsZero() || mem.Device && !slices.Contains(mem.Gateways, self) {
+			continue
+		}
+		want[mem.ID] = true
+		p := m.peers[mem.ID]
+		if p != nil && p.wg != mem.WG {
+			m.remove(now, p)
+			p = nil
+		}
+		if p == nil {
+			p = m.add(now, mem)
+		}
+		p.name = mem.Name
+		if !p.device {
+			m.path.SetCandidates(now, p.id, path.SourceInfo, mem.Endpoints)
+		}
+	}
+	for _, p := range m.peers {
+		if !want[p.id] {
+			m.remove(now, p)
+		}
+	}
+	m.chooseLinks(now)
+	m.syncRoutes()
+}
+
+func (m *mesh) add(now time.Time, mem member.Member) *peer {
+	p := &peer{mesh: m, id: mem.ID, wg: mem.WG, device: mem.Device}
+	p.session = m.wg.AddPeer(mem.WG, [32]byte{})
+	p.path = m.path.AddPeer(mem.ID, mem.Device)
+	p.plane = m.plane.NewPeer(p.session, p.path, p)
+	m.peers[p.id], m.byKey[p.wg] = p, p
+	if !p.device {
+		m.path.SetCandidates(now, p.id, path.SourceSaved, m.cache[p.id])
+	}
+	return p
+}
+
+// remove cuts a peer off: its keys are gone when this returns, and its packets are nobody's.
+func (m *mesh) remove(now time.Time, p *peer) {
+	if p.talks && !p.device {
+		m.gossip.PeerDown(now, p.id)
+	}
+	m.wg.RemovePeer(p.wg)
+	m.path.RemovePeer(p.id)
+	delete(m.peers, p.id)
+	delete(m.byKey, p.wg)
+}
+
+// expel sends a revocation to the one whom it puts out, as the last thing before its session is cut.
+func (m *mesh) expel(r wire.Record) {
+	if r.Kind != wire.KindRevocation {
+		return
+	}
+	var v wire.Revocation
+	if wire.UnmarshalCanonical(r.Payload, &v) != nil {
+		return
+	}
+	if p := m.peers[v.Subject]; p != nil && !p.device {
+		m.w.n.plane.SendControl(p.plane, netip.AddrPort{}, wire.Records{Raw: [][]byte{r.Raw}}.Append(nil))
+	}
+}
+
+// chooseLinks decides to whom sessions are kept up: to all in a small network, else to the members at distances 1, 2, 4, ... in
+// the order of ids, which keeps any network connected with few links.
+func (m *mesh) chooseLinks(now time.Time) {
+	self := m.w.keys.Identity.NodeID()
+	ids := []key.NodeID{self}
+	for _, p := range m.peers {
+		if !p.device {
+			ids = append(ids, p.id)
+		}
+	}
+	slices.SortFunc(ids, func(a, b key.NodeID) int { return bytes.Compare(a[:], b[:]) })
+	me := slices.Index(ids, self)
+	chosen := map[key.NodeID]bool{}
+	for step := 1; step < len(ids); {
+		chosen[ids[(me+step)%len(ids)]] = true
+		chosen[ids[(me-step+len(ids))%len(ids)]] = true
+		if len(ids) <= fullMesh {
+			step++
+		} else {
+			step *= 2
+		}
+	}
+	for _, p := range m.peers {
+		linked := chosen[p.id]
+		if linked && !p.linked {
+			p.retry = now
+			if bytes.Compare(self[:], p.id[:]) > 0 {
+				p.retry = now.Add(linkWait) // let the lower id call first
+			}
+		}
+		p.linked = linked
+	}
+}
+
+// syncRoutes publishes whose each inner address is, and gives the host the routes.
+func (m *mesh) syncRoutes() {
+	var table route.Builder[*dataplane.Peer]
+	routes := []netip.Prefix{m.w.roster.Prefix6}
+	self := m.w.keys.Identity.NodeID()
+	for _, mem := range m.w.roster.Members {
+		p := m.peers[mem.ID]
+		for _, g := range mem.Gateways {
+			if p == nil {
+				p = m.peers[g]
+			}
+		}
+		if mem.ID == self || p == nil {
+			continue
+		}
+		table.Add(netip.PrefixFrom(mem.Addr4, 32), p.plane)
+		table.Add(netip.PrefixFrom(mem.Addr6, 128), p.plane)
+		routes = append(routes, netip.PrefixFrom(mem.Addr4, 32))
+	}
+	m.plane.SetRoutes(table.Build())
+	slices.SortFunc(routes, netip.Prefix.Compare)
+	if slices.Equal(routes, m.routes) {
+		return
+	}
+	m.routes = routes
+	if err := m.w.n.sys.SyncRoutes(m.tunnel.Name(), routes); err != nil {
+		m.log.Error("routes not set", "interface", m.tunnel.Name(), "err", err)
+	}
+}
+
+// tend looks after one peer about once a second: it calls a linked peer that has no session, and tells path who is in use.
+func (m *mesh) tend(now time.Time, p *peer) {
+	if p.linked && !p.talks && !now.Before(p.retry) {
+		m.call(now, p)
+	}
+	moved := p.session.RxBytes() + p.session.TxBytes()
+	if moved-p.moved > idleBytes {
+		m.path.Active(now, p.id)
+	}
+	p.moved = moved
+}
+
+// call asks for a session and sets when to ask again.
+func (m *mesh) call(now time.Time, p *peer) {
+	m.wg.Initiate(now, p.session)
+	p.backoff = min(max(2*p.backoff, firstRetry), lastRetry)
+	p.retry = now.Add(p.backoff)
+}
+
+func (m *mesh) sessionUp(now time.Time, p *peer, from netip.AddrPort) {
+	p.backoff = 0
+	m.path.SessionUp(now, p.id, from)
+	m.pathChanged(now, p)
+}
+
+func (m *mesh) sessionDown(now time.Time, p *peer) {
+	m.path.SessionDown(now, p.id)
+	m.pathChanged(now, p)
+	p.retry = now.Add(max(p.backoff, firstRetry))
+}
+
+// pathChanged lets what waits for the peer go out, and tells gossip whether it can be talked to.
+func (m *mesh) pathChanged(now time.Time, p *peer) {
+	talks := p.session.Sending() != nil && p.path.Best().IsValid()
+	if talks {
+		m.w.n.plane.SendStaged(p.plane)
+		m.sendPings(now, p)
+	}
+	was := p.talks
+	p.talks = talks
+	switch {
+	case p.device || was == talks:
+	case talks:
+		m.gossip.PeerUp(now, p.id)
+	default:
+		m.gossip.PeerDown(now, p.id)
+	}
+}
