@@ -12,7 +12,6 @@ import (
 
 	"github.com/warren-vpn/warren/internal/api"
 	"github.com/warren-vpn/warren/internal/config"
-	"github.com/warren-vpn/warren/internal/host"
 	"github.com/warren-vpn/warren/internal/node"
 )
 
@@ -33,7 +32,7 @@ func runDaemon(ctx context.Context, o daemonOptions) error {
 		served = api.NewServer(n, group, o.Log).Run(ctx, l)
 		cancel()
 	})
-	host.NotifyReady()
+	daemonReady()
 	err = n.Run(ctx)
 	cancel()
 	wg.Wait()

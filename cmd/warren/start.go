@@ -136,3 +136,6 @@ func makeStateDir(dir string) error {
 	}
 	return fmt.Errorf("make the state directory: %w", err)
 }
+
+// daemonReady tells whoever started this daemon that it answers.
+func daemonReady() { host.NotifyReady() }

@@ -136,7 +136,8 @@ const (
 
 func sampleStatus() Status {
 	return Status{Version: "0.1.0", PID: 42, StateDir: "/var/lib/warren", Port: 41641, Uptime: 3600,
-		Warnings: List[string]{"UDP offload is not available on this kernel"}, Networks: List[Network]{sampleNetwork()}}
+		Warnings: List[string]{"UDP offload is not available on this kernel"}, Offloads: List[string]{"udp-mmsg", "tun-tso"},
+		Drops: map[string]uint64{"no_route": 3}, Networks: List[Network]{sampleNetwork()}}
 }
 
 func sampleNetwork() Network {

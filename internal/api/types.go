@@ -18,13 +18,18 @@ const (
 
 // Status is what the daemon is and does (spec/60-api.md#status).
 type Status struct {
-	Version  string        `json:"version"`   // of the daemon
-	PID      int           `json:"pid"`       // its process id
-	StateDir string        `json:"state_dir"` // absolute
-	Port     uint16        `json:"port"`      // the one UDP port; 0 = not bound yet
-	Uptime   int64         `json:"uptime_s"`  // whole seconds
-	Warnings List[string]  `json:"warnings"`  // what does not work fully and why, one sentence each
-	Networks List[Network] `json:"networks"`  // sorted by name
+	Version  string       `json:"version"`   // of the daemon
+	PID      int          `json:"pid"`       // its process id
+	StateDir string       `json:"state_dir"` // absolute
+	Port     uint16       `json:"port"`      // the one UDP port; 0 = not bound yet
+	Uptime   int64        `json:"uptime_s"`  // whole seconds
+	Warnings List[string] `json:"warnings"`  // what does not work fully and why, one sentence each
+	Offloads List[string] `json:"offloads"`  // what the kernel was found able to do: see the spec
+
+	// Drops counts packets that went no further, by reason, since the start; reasons without any are not listed.
+	Drops map[string]uint64 `json:"drops"`
+
+	Networks List[Network] `json:"networks"` // sorted by name
 }
 
 // Network is one network as this node sees it (spec/60-api.md#network).

@@ -188,6 +188,7 @@ func TestSuperPacketCrossesWhole(t *testing.T) {
 	}
 }
 
+// spec/40-wireguard.md#cryptokey-routing
 func TestForeignSourceIsDropped(t *testing.T) {
 	a, b := newPair(t, false)
 	f := superPacket(100, 1240)
@@ -214,6 +215,7 @@ func TestReplayedAndTamperedTrainsAreDropped(t *testing.T) {
 	}
 }
 
+// spec/40-wireguard.md#staging
 func TestFirstPacketsWaitForTheSession(t *testing.T) {
 	a, b := newPair(t, true)
 	for range maxStagedFrames + 10 {

@@ -105,7 +105,7 @@ func (s *sender) sendTo(peer *Peer, f packet.Frame) {
 			break
 		}
 		packet.ClampMSS(buf[wireguard.HeaderLen:wireguard.HeaderLen+n], mtu)
-		m := s.seal(k, buf, n, pad(n, mtu), to)
+		m := s.seal(k, buf, n, wireguard.Padded(n, mtu), to)
 		if m == 0 {
 			s.plane.drop(DropExpired)
 			s.stage(peer, f)
@@ -114,11 +114,6 @@ func (s *sender) sendTo(peer *Peer, f packet.Frame) {
 		sent += m
 	}
 	s.sent(peer, k, true, sent)
-}
-
-// pad returns the length of a plaintext of n bytes with WireGuard's padding, which never exceeds mtu.
-func pad(n, mtu int) int {
-	return max(n, min((n+wireguard.PaddingMultiple-1)&^(wireguard.PaddingMultiple-1), mtu))
 }
 
 // seal pads and seals the n plaintext bytes at buf[HeaderLen:], buf being what room gave, and adds the message to a train.
@@ -197,7 +192,7 @@ func (s *sender) tooBig(peer *Peer, k *wireguard.Keypair, to netip.AddrPort, f p
 			buf := s.room(mtu + overhead + wireguard.PaddingMultiple)
 			var n int
 			n, next = packet.Fragment(buf[wireguard.HeaderLen:], whole, from, mtu)
-			sent += s.seal(k, buf, n, pad(n, mtu), to)
+			sent += s.seal(k, buf, n, wireguard.Padded(n, mtu), to)
 		}
 		s.sent(peer, k, true, sent)
 		return
@@ -234,7 +229,7 @@ func (p *Plane) SendControl(peer *Peer, to netip.AddrPort, body []byte) bool {
 	n := copy(buf[wireguard.HeaderLen:], body)
 	padded := n
 	if n <= wire.MaxControl { // larger are probes of a path's size: not a byte more
-		padded = pad(n, wire.MaxControl)
+		padded = wireguard.Padded(n, wire.MaxControl)
 	}
 	m := s.seal(k, buf, n, padded, to)
 	s.flush()

@@ -102,7 +102,7 @@ func ranges(spans ...span) Message {
 
 var all = bound{end: true}
 
-const tenSeconds = 10 * time.Second
+const stormTime = 10 * time.Second
 
 // limit of bytes to one peer in ten seconds.
 const sendLimit = sendBurst + 10*sendRate
@@ -111,7 +111,7 @@ const sendLimit = sendBurst + 10*sendRate
 func TestGarbage(t *testing.T) {
 	v := newVictim(t, 1000, 0)
 	before := v.sent[v.hostile]
-	v.storm(tenSeconds, func(i int) Message {
+	v.storm(stormTime, func(i int) Message {
 		b := make([]byte, v.e.random()%1180)
 		for j := range b {
 			b[j] = byte(v.e.random())
@@ -132,7 +132,7 @@ func TestGarbage(t *testing.T) {
 // spec/50-control.md#limits
 func TestEndlessWants(t *testing.T) {
 	v := newVictim(t, 1000, 0)
-	v.storm(tenSeconds, func(i int) Message {
+	v.storm(stormTime, func(i int) Message {
 		ids := slices.Clone(v.e.set.ids[i%900:][:32])
 		f := frame{kind: kindWant, ids: ids}
 		return wire.Sync{Body: f.append(nil)}
@@ -151,7 +151,7 @@ func TestEndlessDifferences(t *testing.T) {
 		"billions":       {upper: all, mode: modePrint, count: 1<<32 - 1},
 	} {
 		v := newVictim(t, 5000, 0)
-		v.storm(tenSeconds, func(int) Message { return ranges(s) })
+		v.storm(stormTime, func(int) Message { return ranges(s) })
 		if n := v.sent[v.hostile]; n > sendLimit {
 			t.Errorf("%s: %d bytes in 10 s, want at most %d", name, n, sendLimit)
 		}
@@ -181,7 +181,7 @@ func TestOneMessageIsAnsweredByFew(t *testing.T) {
 // It lists records that do not exist. spec/50-control.md#limits
 func TestLyingLists(t *testing.T) {
 	v := newVictim(t, 10, 0)
-	v.storm(tenSeconds, func(i int) Message {
+	v.storm(stormTime, func(i int) Message {
 		s := span{upper: all, mode: modeIDs}
 		for j := range 32 {
 			var id wire.RecordID
@@ -204,7 +204,7 @@ func TestEndlessNewRecords(t *testing.T) {
 	n := 1000
 	revocation := recordOf(1<<40, 150)
 	at := time.Time{}
-	v.storm(tenSeconds, func(i int) Message {
+	v.storm(stormTime, func(i int) Message {
 		if i == 8000 { // in the middle of it
 			if err := v.e.Handle(v.now, v.honest[1], wire.Records{Raw: [][]byte{revocation.Raw}}); err != nil {
 				t.Fatal(err)
@@ -245,7 +245,7 @@ func TestEmptyPromises(t *testing.T) {
 		w.run(10 * time.Millisecond)
 	}
 	w.connect(0, 1)
-	t.Logf("everything after %v", w.want(tenSeconds, 500, 0))
+	t.Logf("everything after %v", w.want(stormTime, 500, 0))
 }
 
 // The same bad record is shown to the owner once, whoever brings it; a good record of the same id is not held against

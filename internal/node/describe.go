@@ -23,7 +23,7 @@ func (n *Node) Status(ctx context.Context) (st api.Status, err error) {
 // describe says what the node is and does.
 func (n *Node) describe(now time.Time) api.Status {
 	st := api.Status{Version: n.opt.Version, PID: os.Getpid(), StateDir: n.dir.Path(), Port: n.socket.Port(),
-		Uptime: int64(now.Sub(n.started) / time.Second)}
+		Uptime: int64(now.Sub(n.started) / time.Second), Offloads: n.offloads(), Drops: n.plane.Drops()}
 	for _, k := range slices.Sorted(maps.Keys(n.warnings)) {
 		st.Warnings = append(st.Warnings, n.warnings[k])
 	}

@@ -38,11 +38,7 @@ func (w *network) admit(now time.Time, memberRecord, nodeInfo []byte) ([][]byte,
 	if err := wire.UnmarshalCanonical(r.Payload, &m); err != nil {
 		return nil, wire.JoinDenied
 	}
-	news := [][]byte{memberRecord, nodeInfo}
-	if w.set.Has(r.ID) { // it joined before, and its answer was lost
-		news = news[1:]
-	}
-	for _, raw := range news {
+	for _, raw := range [][]byte{memberRecord, nodeInfo} { // ErrKnown: it joined before, and its answer was lost
 		if err := w.accept(now, raw, key.NodeID{}); err != nil && !errors.Is(err, member.ErrKnown) && !errors.Is(err, member.ErrSuperseded) {
 			w.log.Warn("newcomer's record not accepted", "name", m.Name, "err", err)
 			return nil, wire.JoinDenied

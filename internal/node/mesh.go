@@ -1,6 +1,7 @@
 package node
 
 import (
+	"errors"
 	"log/slog"
 	"net/netip"
 	"slices"
@@ -10,6 +11,7 @@ import (
 	"github.com/warren-vpn/warren/internal/gossip"
 	"github.com/warren-vpn/warren/internal/join"
 	"github.com/warren-vpn/warren/internal/key"
+	"github.com/warren-vpn/warren/internal/member"
 	"github.com/warren-vpn/warren/internal/path"
 	"github.com/warren-vpn/warren/internal/wire"
 	"github.com/warren-vpn/warren/internal/wireguard"
@@ -124,7 +126,11 @@ func (m *mesh) settle(now time.Time) (next time.Time) {
 	if m.w.mesh != m { // the roster put us out
 		return time.Time{}
 	}
-	next = m.houseAt
+	m.effects(now)
+	if m.w.changed || m.w.mesh != m { // records have come: the roster is due
+		return now
+	}
+	next = m.houseAt // after the effects, which set timers too
 	for _, t := range []time.Time{m.wg.Tick(now), m.path.Tick(now), m.gossip.Tick(now), m.intro.Tick(now), m.infoAt} {
 		next = earlier(next, t)
 	}
@@ -227,11 +233,22 @@ func (m *mesh) gossipEffect(now time.Time, e gossip.Effect) {
 			m.w.n.plane.SendControl(p.plane, netip.AddrPort{}, e.Body.Append(nil))
 		}
 	case gossip.Deliver:
-		if err := m.w.accept(now, e.Raw, e.Peer); err != nil {
-			m.gossip.Reject(now, e.Raw, e.Peer)
-			m.log.Debug("record not accepted", "from", e.Peer, "err", err)
-		}
+		m.deliver(now, e)
 	}
+}
+
+// deliver gives a record that a peer sent to the roster. What can never be accepted is not asked for again.
+func (m *mesh) deliver(now time.Time, d gossip.Deliver) {
+	err := m.w.accept(now, d.Raw, d.Peer)
+	switch {
+	case err == nil:
+		return
+	case errors.Is(err, member.ErrKnown):
+		m.gossip.Add(now, d.ID, d.Raw, d.Peer)
+	case errors.Is(err, member.ErrInvalid), errors.Is(err, member.ErrSuperseded):
+		m.gossip.Reject(now, d.Raw, d.Peer)
+	}
+	m.log.Debug("record not accepted", "from", d.Peer, "err", err)
 }
 
 // keepHouse does what is due about once a second.

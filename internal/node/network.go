@@ -325,7 +325,27 @@ func (w *network) rosterChanged(now time.Time) {
 		w.why = errRevoked.Error()
 		return
 	}
+	if self, ok := w.self(); ok && self.WG.IsZero() && self.Info.WG == w.keys.WG.Public() {
+		w.renewKey(now)
+		return
+	}
 	w.mesh.sync(now)
+}
+
+// renewKey takes a new WireGuard key, because another member claims ours and has the older right to it (spec/21-roster.md).
+func (w *network) renewKey(now time.Time) {
+	w.log.Warn("another member claims this node's WireGuard key; taking a new one", "key", w.keys.WG.Public())
+	keys := w.keys
+	keys.WG = key.NewWGPrivate()
+	if err := w.store.SaveKeys(keys); err != nil {
+		w.log.Error("new WireGuard key not saved", "err", err)
+		return
+	}
+	w.deactivate(now)
+	w.keys = keys
+	if err := w.activate(now); err != nil { // publishes the key
+		w.log.Error("network does not come up again", "err", err)
+	}
 }
 
 // publishInfo states this node's addresses anew when they have changed.

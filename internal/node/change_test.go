@@ -1,0 +1,114 @@
+package node
+
+import (
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/warren-vpn/warren/internal/api"
+	"github.com/warren-vpn/warren/internal/testnet"
+)
+
+func (m *machine) revoke(name string) api.RevokeReply {
+	m.w.Helper()
+	r, err := m.node.Revoke(m.w.Context(), api.RevokeRequest{Member: name})
+	return must(m.w, r, err)
+}
+
+// outcast fails the test unless the machine says that it was put out.
+func (m *machine) outcast() {
+	m.w.Helper()
+	if n := m.network(""); n.State != api.StateDown || !strings.Contains(n.Why, "put out") || n.Interface != "" {
+		m.w.Errorf("%s is %s and says %q; it was put out", m.name, n.State, n.Why)
+	}
+}
+
+func TestARevocationReachesAllInTwoSecondsAndTheRevokedKnows(t *testing.T) {
+	story(t, testnet.Link{Delay: 20 * time.Millisecond, Loss: 0.05}, func(w *world) {
+		ms := w.found("a", "b", "c", "d", "e", "f", "g", "thief")
+		thief, rest := ms[7], ms[:7]
+		theirs := thief.addrs()
+		if r := ms[0].revoke("thief"); r.Told != 6 || r.Name != "thief" {
+			w.Errorf("reply %+v", r)
+		}
+		took := w.agreed(7, 2*time.Second, rest...)
+		w.Logf("all know after %v", took)
+		w.eventually("the thief knows", 2*time.Second, func() bool { return thief.network("").State == api.StateDown })
+		thief.outcast()
+		for _, m := range rest {
+			if slices.Contains(m.names(), "thief") {
+				w.Errorf("%s still lists the thief", m.name)
+			}
+			m.silent(m.addrs()[0], theirs[0])
+			m.silent(m.addrs()[1], theirs[1])
+		}
+		if _, err := thief.node.Up(w.Context(), api.NetworkRequest{}); err == nil {
+			w.Error("the thief comes up again")
+		}
+		thief.restart()
+		thief.outcast()
+		w.allPairs(rest...)
+	})
+}
+
+func TestARevokedNodeWithItsOldStateReachesNobody(t *testing.T) {
+	story(t, lan, func(w *world) {
+		ms := w.found("a", "b", "c", "thief")
+		thief, rest := ms[3], ms[:3]
+		old := thief.snapshot()
+		w.net.Partition(hosts(rest...))
+		ms[0].revoke("thief")
+		w.agreed(3, 2*time.Second, rest...)
+		w.net.Heal()
+
+		// It has not heard of it, and its sessions are as good as they were.
+		mine := thief.addrs()
+		for _, m := range rest {
+			thief.silent(mine[0], m.addrs()[0])
+			thief.silent(mine[1], m.addrs()[1])
+			if m.node.plane.Drops()["no_session"] == 0 {
+				w.Errorf("%s dropped nothing of the thief's: %v", m.name, m.node.plane.Drops())
+			}
+		}
+		thief.kill()
+		thief.dir = old
+		thief.start()
+		testnet.Wait(3 * time.Minute)
+		for _, m := range rest {
+			thief.silent(mine[0], m.addrs()[0])
+			if p := thief.peer(m.self()); p.Path != api.PathNone || p.LastHandshake != (api.Time{}) {
+				w.Errorf("the thief has a session with %s", m.name)
+			}
+		}
+		w.agreed(3, 0, rest...)
+		w.allPairs(rest...)
+	})
+}
+
+func TestAMemberThatWasAwayCatchesUp(t *testing.T) {
+	story(t, lan, func(w *world) {
+		ms := w.found("a", "b", "c", "gone", "away")
+		a, b, c, gone, away := ms[0], ms[1], ms[2], ms[3], ms[4]
+		d := w.machine("d")
+		w.net.Partition(hosts(a, b, c, gone, d))
+		d.join(a.invite(1))
+		if _, err := b.node.Rename(w.Context(), api.RenameRequest{Name: "bee"}); err != nil {
+			w.Fatal(err)
+		}
+		a.revoke("gone")
+		c.host.SetAddrs(address("198.51.100.3"), address("2001:db8:3::3"))
+		w.agreed(5, 5*time.Second, a, b, c, d)
+		testnet.Wait(10 * time.Minute)
+		if slices.Contains(away.names(), "d") {
+			w.Fatal("the partition leaks")
+		}
+		w.net.Heal()
+		w.Logf("caught up %v after the return", w.agreed(5, 70*time.Second, a, b, c, d, away))
+		if want := []string{"a", "away", "bee", "c", "d"}; !slices.Equal(away.names(), want) {
+			w.Errorf("away knows %v, want %v", away.names(), want)
+		}
+		w.Logf("and in touch with all %v later", w.eventually("in touch", time.Minute, func() bool { return w.linked(a, b, c, d, away) }))
+		w.allPairs(a, b, c, d, away)
+	})
+}
