@@ -168,7 +168,7 @@ func TestClashesOfNamesAndAddressesEndInAgreement(t *testing.T) {
 		}
 		clashes := 0
 		for _, h := range halves {
-			w.agreed(7, 10*time.Second, h...)
+			w.agreed(8, 10*time.Second, h...)
 		}
 		for _, m := range halves[0] {
 			for _, o := range halves[1] {

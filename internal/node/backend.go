@@ -198,8 +198,7 @@ func (n *Node) Join(ctx context.Context, r api.JoinRequest, progress func(api.Pr
 			return err
 		}
 		now := time.Now()
-		keys := state.Keys{Identity: key.NewIdentity(), WG: key.NewWGPrivate()}
-		if j, err = n.newJoining(now, r.Code, r.Name, keys); err != nil {
+		if j, err = n.newJoining(now, r.Code, r.Name); err != nil {
 			return err
 		}
 		j.progress = progress

@@ -30,14 +30,24 @@ type joining struct {
 	finished func(*network, error)
 }
 
-// newJoining starts the join of a code, with new keys unless it is taken up again.
-func (n *Node) newJoining(now time.Time, text, name string, keys state.Keys) (*joining, error) {
+// newJoining starts the join of a code, with the keys of an earlier try if there was one.
+func (n *Node) newJoining(now time.Time, text, name string) (*joining, error) {
 	code, err := wire.ParseCode(text)
 	if err != nil {
 		return nil, err
 	}
+	keys, err := n.dir.JoinKeys(code.Seed.JoinKey().Locator(), state.Keys{Identity: key.NewIdentity(), WG: key.NewWGPrivate()})
+	if err != nil {
+		return nil, err
+	}
+	return n.joinWith(now, code, text, name, keys)
+}
+
+// joinWith starts or repeats a join with keys that are on the disk.
+func (n *Node) joinWith(now time.Time, code wire.Code, text, name string, keys state.Keys) (*joining, error) {
 	j := &joining{n: n, code: code, text: text, name: name, keys: keys,
 		progress: func(api.Progress) {}, finished: func(*network, error) {}}
+	var err error
 	j.engine, err = join.NewJoiner(join.JoinerConfig{
 		Seed: code.Seed, Network: code.Network, Identity: keys.Identity, WG: keys.WG, Name: name,
 		Info:  wire.NodeInfo{Seq: uint64(max(now.Unix(), 1)), WG: keys.WG.Public(), Version: n.opt.Version, Time: max(now.Unix(), 1), Endpoints: encodeEndpoints(n.localEndpoints())},
@@ -88,6 +98,12 @@ func (j *joining) settle(now time.Time) time.Time {
 // end takes the join out of the node and tells who waits.
 func (j *joining) end(w *network, err error) {
 	delete(j.n.joins, j)
+	e, told := errors.AsType[*api.Error](err)
+	if w != nil || told && e.Code != api.CodeNoIntroducer { // else the next try may find that it was admitted
+		if err := j.n.dir.ForgetJoinKeys(j.code.Seed.JoinKey().Locator()); err != nil {
+			j.n.log.Warn("keys of a join that is done are still there", "err", err)
+		}
+	}
 	if w := j.network; w != nil && !j.again {
 		w.pending = nil
 		if err != nil {
@@ -116,7 +132,11 @@ func (j *joining) wait(id key.NetworkID) {
 
 // resume takes up a join that waited for approval when the daemon stopped.
 func (w *network) resume(now time.Time) error {
-	j, err := w.n.newJoining(now, w.settings.Code, w.settings.WantedName, w.keys)
+	code, err := wire.ParseCode(w.settings.Code)
+	if err != nil {
+		return err
+	}
+	j, err := w.n.joinWith(now, code, w.settings.Code, w.settings.WantedName, w.keys)
 	if err != nil {
 		return err
 	}
@@ -157,7 +177,7 @@ func (j *joining) enter(now time.Time, e join.Joined) (*network, error) {
 		w.set, w.roster, w.settings, w.pending = set, roster, s, nil
 		err = w.activate(now)
 	}
-	w.fresh = &fresh{text: j.text, name: j.name, next: now.Add(vouchWait)}
+	w.fresh = &fresh{code: j.code, text: j.text, name: j.name, next: now.Add(vouchWait)}
 	if w.mesh != nil { // the introducer can be reached where it answered
 		w.mesh.remember(now, e.Introducer.Identity.NodeID(), e.Introducer.Addr)
 		w.mesh.greet(now, e.Introducer.Identity.NodeID(), e.Introducer.Addr)
@@ -172,6 +192,7 @@ const (
 
 // fresh is what a network remembers of the join that made it, until some member talks to it. It is not on the disk.
 type fresh struct {
+	code       wire.Code
 	text, name string
 	next       time.Time
 	tries      int
@@ -195,7 +216,7 @@ func (w *network) vouch(now time.Time) {
 	}
 	f.tries++
 	f.next = now.Add(vouchWait << f.tries)
-	j, err := w.n.newJoining(now, f.text, f.name, w.keys)
+	j, err := w.n.joinWith(now, f.code, f.text, f.name, w.keys)
 	if err != nil {
 		w.fresh = nil
 		return

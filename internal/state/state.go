@@ -6,6 +6,7 @@
 //	  daemon.log           the log of a daemon in the background (package host makes it)
 //	  daemon.json          what all networks of this machine share: [Daemon]
 //	  networks/            0700
+//	    join-HEX.key       the keys of a join that is not done
 //	    HEX-NETWORK-ID/
 //	      identity.key     the secrets: [Keys]
 //	      records.log      every accepted record; only grows, until [Network.Compact]
@@ -29,6 +30,7 @@ import (
 	"runtime"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/warren-vpn/warren/internal/key"
 )
@@ -136,6 +138,8 @@ func (d *Dir) clean() error {
 			err = os.RemoveAll(full)
 		case e.IsDir():
 			err = removeTemps(full)
+		case staleJoin(e, time.Now()):
+			err = os.Remove(full)
 		}
 		if err != nil {
 			return fmt.Errorf("clean up after a crash: %w", err)

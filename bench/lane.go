@@ -1,0 +1,259 @@
+//go:build linux
+
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+)
+
+const (
+	family      = "warren-bench-" // begins the name of every namespace and folder of every run
+	shortLimit  = 20 * time.Second
+	readyLimit  = 20 * time.Second
+	endLimit    = 5 * time.Second
+	device      = "eth0"
+	logTail     = 2000 // bytes of a log in an error
+	pollForThis = 50 * time.Millisecond
+)
+
+// outer is the address of each end on the wire.
+var outer = [2]netip.Addr{netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("192.0.2.2")}
+
+func prefix() string { return fmt.Sprintf("%s%d-", family, os.Getpid()) }
+
+// lane is two namespaces joined by a veth with MTU 1500, and the daemons in them.
+type lane struct {
+	ns      [2]string
+	dir     string
+	inner   [2]netip.Addr // the address of each end in the tunnel
+	daemons []*process
+}
+
+// newLane makes the namespaces and the wire. name is unique in the run.
+func newLane(ctx context.Context, dir, name string) (*lane, error) {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, err
+	}
+	l := &lane{dir: dir, inner: outer}
+	for i, side := range []string{"a", "b"} {
+		ns := prefix() + name + side
+		if err := command(ctx, "ip", "netns", "add", ns); err != nil {
+			return l, err
+		}
+		l.ns[i] = ns
+	}
+	steps := [][]string{{"-n", l.ns[0], "link", "add", device, "mtu", "1500", "type", "veth", "peer", "name", device, "mtu", "1500", "netns", l.ns[1]}}
+	for i, ns := range l.ns {
+		steps = append(steps, []string{"-n", ns, "link", "set", "lo", "up"}, []string{"-n", ns, "link", "set", device, "up"},
+			[]string{"-n", ns, "addr", "add", netip.PrefixFrom(outer[i], 24).String(), "dev", device})
+	}
+	for _, s := range steps {
+		if err := command(ctx, "ip", s...); err != nil {
+			return l, err
+		}
+	}
+	return l, nil
+}
+
+// offload turns the offloads of the wire on or off: without them every packet crosses it by itself.
+func (l *lane) offload(ctx context.Context, on bool) error {
+	word := "off"
+	if on {
+		word = "on"
+	}
+	for side := range l.ns {
+		// Generic segmentation alone would leave UDP's own on.
+		if _, err := l.run(ctx, side, "ethtool", "-K", device, "tso", word, "gso", word, "gro", word, "tx-udp-segmentation", word); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// cmd is a command in the namespace of one side. `ip netns exec` becomes the command: its process id is the command's.
+func (l *lane) cmd(ctx context.Context, side int, args ...string) *exec.Cmd {
+	cmd := exec.CommandContext(ctx, "ip", append([]string{"netns", "exec", l.ns[side]}, args...)...)
+	cmd.Dir = l.dir
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL} // nothing outlives us
+	return cmd
+}
+
+// run runs a short command in the namespace of one side and returns what it printed.
+func (l *lane) run(ctx context.Context, side int, args ...string) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, shortLimit)
+	defer cancel()
+	return output(l.cmd(ctx, side, args...))
+}
+
+// output runs cmd; the error holds what it wrote.
+func output(cmd *exec.Cmd) (string, error) {
+	var out, errOut bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &errOut
+	cmd.WaitDelay = time.Second
+	if err := cmd.Run(); err != nil {
+		return out.String(), fmt.Errorf("%s: %w: %s%s", strings.Join(cmd.Args, " "), err, errOut.String(), out.String())
+	}
+	return out.String(), nil
+}
+
+// command runs a short command outside of the namespaces.
+func command(ctx context.Context, name string, args ...string) error {
+	ctx, cancel := context.WithTimeout(ctx, shortLimit)
+	defer cancel()
+	_, err := output(exec.CommandContext(ctx, name, args...))
+	return err
+}
+
+// close ends the daemons and removes the namespaces; it works on after an interrupt.
+func (l *lane) close() {
+	ctx := context.Background()
+	for _, d := range l.daemons {
+		d.cmd.Process.Signal(syscall.SIGTERM) //nolint:errcheck // it may be gone already
+	}
+	for _, d := range l.daemons {
+		d.end()
+	}
+	for _, ns := range l.ns {
+		if ns != "" {
+			destroy(ctx, ns)
+		}
+	}
+}
+
+// destroy ends what still runs in a namespace of ours and removes it.
+func destroy(ctx context.Context, ns string) {
+	out, _ := output(exec.CommandContext(ctx, "ip", "netns", "pids", ns))
+	for _, f := range strings.Fields(out) {
+		if pid, err := strconv.Atoi(f); err == nil {
+			syscall.Kill(pid, syscall.SIGKILL) //nolint:errcheck // it may be gone already
+		}
+	}
+	if err := command(ctx, "ip", "netns", "del", ns); err != nil {
+		fmt.Fprintln(os.Stderr, "bench: clean up:", err)
+	}
+}
+
+// sweep removes what killed runs left.
+func sweep(ctx context.Context) {
+	dead := func(name string) bool {
+		rest, ok := strings.CutPrefix(name, family)
+		pid, err := strconv.Atoi(strings.SplitN(rest, "-", 2)[0])
+		return ok && err == nil && errors.Is(syscall.Kill(pid, 0), syscall.ESRCH)
+	}
+	names, _ := os.ReadDir("/run/netns")
+	for _, e := range names {
+		if dead(e.Name()) {
+			destroy(ctx, e.Name())
+		}
+	}
+	folders, _ := os.ReadDir(os.TempDir())
+	for _, e := range folders {
+		if dead(e.Name()) {
+			os.RemoveAll(filepath.Join(os.TempDir(), e.Name())) //nolint:errcheck // the system cleans that folder in the end
+		}
+	}
+}
+
+// process is a daemon or another command in the background. Its output goes to a file.
+type process struct {
+	cmd  *exec.Cmd
+	log  string
+	done chan struct{}
+}
+
+// start runs a command in the background of one side. name is that of its log.
+func (l *lane) start(side int, name string, cmd *exec.Cmd) (*process, error) {
+	p := &process{cmd: cmd, log: filepath.Join(l.dir, fmt.Sprintf("%s-%d.log", name, side)), done: make(chan struct{})}
+	log, err := os.Create(p.log)
+	if err != nil {
+		return nil, err
+	}
+	defer log.Close()
+	cmd.Stderr = log
+	if cmd.Stdout == nil {
+		cmd.Stdout = log
+	}
+	if err := cmd.Start(); err != nil {
+		return nil, fmt.Errorf("start %s: %w", name, err)
+	}
+	var wg sync.WaitGroup
+	wg.Go(func() { // ends with the process, which end sees to
+		cmd.Wait() //nolint:errcheck // its log tells
+		close(p.done)
+	})
+	return p, nil
+}
+
+// daemon starts a command that lives as long as the lane and whose cost is counted.
+func (l *lane) daemon(side int, name string, env []string, stdin string, args ...string) (*process, error) {
+	cmd := l.cmd(context.Background(), side, args...)
+	cmd.Env = append(os.Environ(), env...)
+	cmd.Stdin = strings.NewReader(stdin)
+	p, err := l.start(side, name, cmd)
+	if err == nil {
+		l.daemons = append(l.daemons, p)
+	}
+	return p, err
+}
+
+// tail returns the end of the log.
+func (p *process) tail() string {
+	b, _ := os.ReadFile(p.log)
+	return string(b[max(0, len(b)-logTail):])
+}
+
+// end waits for a process that was told to end, and then ends it the hard way.
+func (p *process) end() {
+	select {
+	case <-p.done:
+	case <-time.After(endLimit):
+		p.cmd.Process.Kill() //nolint:errcheck // it may be gone already
+		<-p.done
+	}
+}
+
+// eventually calls f until it returns nil. When a daemon of the lane ends meanwhile, it gives up with its log.
+func (l *lane) eventually(ctx context.Context, f func() error) error {
+	ctx, cancel := context.WithTimeout(ctx, readyLimit)
+	defer cancel()
+	tick := time.NewTicker(pollForThis)
+	defer tick.Stop()
+	for {
+		err := f()
+		if err == nil {
+			return nil
+		}
+		for _, d := range l.daemons {
+			select {
+			case <-d.done:
+				return fmt.Errorf("%s ended: %s", d.cmd.Args[4], d.tail())
+			default:
+			}
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return fmt.Errorf("%w: %w", context.Cause(ctx), err)
+		}
+	}
+}
+
+// reach waits until side a can ping side b through the tunnel.
+func (l *lane) reach(ctx context.Context) error {
+	return l.eventually(ctx, func() error {
+		_, err := l.run(ctx, 0, "ping", "-n", "-q", "-c", "1", "-W", "1", l.inner[1].String())
+		return err
+	})
+}
