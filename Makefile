@@ -75,8 +75,8 @@ fuzz: ## Run every fuzz target for FUZZTIME (20s)
 demo: ## Three hosts on one machine join a network and talk (root, Linux)
 	@test/demo.sh
 
-bench: ## Run the benchmarks of the hot paths
-	$(GO) test -run '^$$' -bench . -benchmem ./internal/...
+bench: ## Measure Warren against wireguard-go in network namespaces (root, Linux); BENCHFLAGS='-rounds 3 -time 3s'
+	$(GO) run ./bench $(BENCHFLAGS)
 
 gen: ## Write generated files anew: go generate, spec/vectors
 	$(GO) generate ./...

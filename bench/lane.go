@@ -67,19 +67,41 @@ func newLane(ctx context.Context, dir, name string) (*lane, error) {
 	return l, nil
 }
 
-// offload turns the offloads of the wire on or off: without them every packet crosses it by itself.
-func (l *lane) offload(ctx context.Context, on bool) error {
-	word := "off"
-	if on {
-		word = "on"
-	}
+// offloads are what a wire without offloads lacks. Generic segmentation alone would leave UDP's own on.
+var offloads = map[string]string{"tcp-segmentation-offload": "tso", "generic-segmentation-offload": "gso",
+	"generic-receive-offload": "gro", "tx-udp-segmentation": "tx-udp-segmentation"}
+
+// plain turns the offloads of the wire off, so that every packet crosses it by itself. restore turns those on again that
+// were on.
+func (l *lane) plain(ctx context.Context) (restore func() error, err error) {
+	var on [2][]string
 	for side := range l.ns {
-		// Generic segmentation alone would leave UDP's own on.
-		if _, err := l.run(ctx, side, "ethtool", "-K", device, "tso", word, "gso", word, "gro", word, "tx-udp-segmentation", word); err != nil {
-			return err
+		out, err := l.run(ctx, side, "ethtool", "-k", device)
+		if err != nil {
+			return nil, err
+		}
+		off := []string{"ethtool", "-K", device}
+		for line := range strings.Lines(out) {
+			name, value, _ := strings.Cut(strings.TrimSpace(line), ": ")
+			if short := offloads[name]; short != "" && value == "on" {
+				off = append(off, short, "off")
+				on[side] = append(on[side], short, "on")
+			}
+		}
+		if len(on[side]) == 0 {
+			return nil, errors.New("the veth has no offloads to turn off")
+		}
+		if _, err := l.run(ctx, side, off...); err != nil {
+			return nil, err
 		}
 	}
-	return nil
+	return func() (err error) {
+		for side, features := range on {
+			_, e := l.run(ctx, side, append([]string{"ethtool", "-K", device}, features...)...)
+			err = errors.Join(err, e)
+		}
+		return err
+	}, nil
 }
 
 // cmd is a command in the namespace of one side. `ip netns exec` becomes the command: its process id is the command's.

@@ -21,6 +21,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"maps"
 	"os"
 	"os/exec"
 	"os/signal"
@@ -38,8 +39,9 @@ type options struct {
 	rows    string
 	systems string
 	json    string
-	warren  string // a built cmd/warren; "" builds it
-	also    string // name=path of one more
+	warren  string        // a built cmd/warren; "" builds it
+	also    string        // name=path of one more
+	calm    time.Duration // how long each measurement waits for a machine that does nothing else
 	verbose bool
 }
 
@@ -57,6 +59,7 @@ func main() {
 	flag.StringVar(&o.json, "json", "", "write every single result into this file, too")
 	flag.StringVar(&o.warren, "warren", "", "measure this binary instead of building cmd/warren")
 	flag.StringVar(&o.also, "also", "", "NAME=FILE: measure one more build of Warren")
+	flag.DurationVar(&o.calm, "calm", 5*time.Second, "how long to wait, before each measurement, for other programs to be quiet")
 	flag.BoolVar(&o.verbose, "v", false, "print each result as it comes")
 	flag.Parse()
 	if flag.NArg() > 0 || o.rounds < 1 || o.time < time.Second {
@@ -125,7 +128,7 @@ func run(ctx context.Context, o options) (err error) {
 
 // limit bounds the whole run, with room for everything that hangs until its own limit now and then.
 func limit(o options, systems int, work []job) time.Duration {
-	return time.Duration(o.rounds) * (2*time.Minute + time.Duration(systems*len(work))*(3*o.time+20*time.Second))
+	return time.Duration(o.rounds) * (2*time.Minute + time.Duration(systems*len(work))*(3*o.time+o.calm+20*time.Second))
 }
 
 // round brings all systems up, measures every row once for each, and takes them down.
@@ -152,6 +155,7 @@ func round(ctx context.Context, o options, n int, all []system, work []job, dir 
 			if !j.fits(w) {
 				continue
 			}
+			r.busy = append(r.busy, calm(ctx, o.calm))
 			results, e := w.measure(ctx, o, j)
 			if ctx.Err() != nil {
 				return context.Cause(ctx)
@@ -162,7 +166,9 @@ func round(ctx context.Context, o options, n int, all []system, work []job, dir 
 			}
 			r.add(w.name, results)
 			if o.verbose {
-				fmt.Fprintf(os.Stderr, "  %-14s %v\n", w.name, results)
+				for _, name := range slices.Sorted(maps.Keys(results)) {
+					fmt.Fprintf(os.Stderr, "  %-14s %-14s %s\n", name, w.name, number(results[name]))
+				}
 			}
 		}
 	}

@@ -29,8 +29,9 @@ const (
 
 // system is something to measure. open brings it up in dir; what it returns must be closed, also after an error.
 type system struct {
-	name string
-	open func(ctx context.Context, dir, id string) (*world, error)
+	name   string
+	open   func(ctx context.Context, dir, id string) (*world, error)
+	judged bool // the targets are for it
 }
 
 // world is a system that is up.
@@ -65,12 +66,12 @@ func systems(ctx context.Context, o options, dir string, r *report) (all []syste
 	}
 	wgpeer := program("wgpeer", "github.com/warren-vpn/warren/test/netns/wgpeer")
 	all = []system{
-		{bare, openBare},
-		{reference, openWireGuard(program("wireguard-go", "golang.zx2c4.com/wireguard"))},
-		{ours, openWarren(ours, warren, wgpeer)},
+		{bare, openBare, false},
+		{reference, openWireGuard(program("wireguard-go", "golang.zx2c4.com/wireguard")), false},
+		{ours, openWarren(ours, warren, wgpeer), true},
 	}
 	if name, path, ok := strings.Cut(o.also, "="); ok {
-		all = append(all, system{name, openWarren(name, path, wgpeer)})
+		all = append(all, system{name, openWarren(name, path, wgpeer), true})
 	} else if o.also != "" {
 		return nil, errors.New("-also wants NAME=FILE")
 	}
@@ -277,7 +278,9 @@ func serveDevice(ctx context.Context, l *lane, binary, wgpeer string) error {
 		return err
 	}
 	var s struct {
-		Networks []struct{ Self struct{ Addresses []netip.Addr } }
+		Networks []struct {
+			Self struct{ Addresses []netip.Addr }
+		}
 	}
 	if err := a.do(ctx, &s, "status"); err != nil {
 		return err

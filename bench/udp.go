@@ -122,8 +122,9 @@ func search(trial func(rate float64) (offered, delivered float64, err error)) (b
 // talker is a helper process that is asked by a line and answers by a line.
 type talker struct {
 	*process
-	in  io.WriteCloser
-	out *bufio.Reader
+	in   io.WriteCloser
+	pipe io.Closer
+	out  *bufio.Reader
 }
 
 // udpPair is a sender at side a and a receiver at side b.
@@ -166,7 +167,7 @@ func (l *lane) talk(side int, cmd *exec.Cmd) (*talker, error) {
 	if err != nil {
 		return nil, err
 	}
-	t := &talker{p, in, bufio.NewReader(out)}
+	t := &talker{process: p, in: in, pipe: out, out: bufio.NewReader(out)}
 	_, err = t.out.ReadString('\n') // ready
 	if err != nil {
 		err = fmt.Errorf("helper: %s", p.tail())
@@ -192,6 +193,7 @@ func (u *udpPair) close() {
 		if t != nil {
 			t.in.Close() //nolint:errcheck // it ends the helper
 			t.end()
+			t.pipe.Close() //nolint:errcheck // it was read only
 		}
 	}
 }

@@ -106,12 +106,14 @@ func (p *Plane) post(e Event) bool {
 type Network struct {
 	plane  *Plane
 	tunnel Tunnel
+	uso    bool // the tunnel takes super-packets of UDP datagrams
 	routes atomic.Pointer[route.Table[*Peer]]
 }
 
-// NewNetwork adds a network whose packets enter and leave by tunnel. Nothing is routed before SetRoutes.
-func (p *Plane) NewNetwork(tunnel Tunnel) *Network {
-	return &Network{plane: p, tunnel: tunnel}
+// NewNetwork adds a network whose packets enter and leave by tunnel; uso says that it takes super-packets of UDP datagrams.
+// Nothing is routed before SetRoutes.
+func (p *Plane) NewNetwork(tunnel Tunnel, uso bool) *Network {
+	return &Network{plane: p, tunnel: tunnel, uso: uso}
 }
 
 // SetRoutes publishes which peer each inner address belongs to, for sending and for checking sources. nil routes nothing.

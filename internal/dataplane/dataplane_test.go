@@ -76,7 +76,7 @@ func newPair(t testing.TB, bare bool) (a, b *end) {
 	for i := range ends {
 		e := &end{wire: &wireTap{}, host: &hostTap{}, events: make(chan Event, 64), index: map[uint32]Entry{}, paths: path.New(path.Config{}, nil)}
 		e.plane = New(e.wire, e.events, testTime)
-		e.net = e.plane.NewNetwork(e.host)
+		e.net = e.plane.NewNetwork(e.host, true)
 		var err error
 		e.engine, err = wireguard.New(wireguard.Config{Private: keys[i], Epoch: testTime, NewIndex: func() uint32 { nextIdx++; return nextIdx }}, nil)
 		if err != nil {

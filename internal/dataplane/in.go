@@ -111,7 +111,7 @@ func (r *receiver) transport(b []byte, from netip.AddrPort) {
 			return
 		}
 	}
-	plain, err := e.Keypair.Open(r.now, b)
+	plain, marks, err := e.Keypair.Open(r.now, b)
 	if err != nil {
 		r.plane.drop(dropOf(err))
 		return
@@ -131,7 +131,7 @@ func (r *receiver) transport(b []byte, from netip.AddrPort) {
 		r.plane.post(Event{Kind: EventControl, Peer: e.Peer, From: from, Data: slices.Clone(plain)})
 	default:
 		r.data = true
-		r.inner(e.Peer, plain)
+		r.inner(e.Peer, plain, marks&wireguard.MarkPartial != 0)
 	}
 }
 
@@ -153,8 +153,8 @@ func dropOf(err error) Drop {
 	return DropAuth
 }
 
-// inner passes an IP packet of peer on to the host, if its source is peer's own.
-func (r *receiver) inner(peer *Peer, p []byte) {
+// inner passes an IP packet of peer on to the host, if its source is peer's own. partial: its checksum is the host's to complete.
+func (r *receiver) inner(peer *Peer, p []byte, partial bool) {
 	p, ok := packet.Trim(p)
 	if !ok {
 		r.plane.drop(DropMalformed)
@@ -165,15 +165,15 @@ func (r *receiver) inner(peer *Peer, p []byte) {
 		r.plane.drop(DropSource)
 		return
 	}
-	packet.ClampMSS(p, peer.Path.MTU())
-	if r.to != peer.network {
-		r.flush()
-		r.to = peer.network
+	if partial && !packet.PartialOK(p) {
+		r.plane.drop(DropMalformed)
+		return
 	}
-	if !r.join.Add(p) {
+	packet.ClampMSS(p, peer.Path.MTU())
+	if r.to != peer.network || !r.join.Add(p, partial) {
 		r.flush()
-		r.to = peer.network
-		r.join.Add(p)
+		r.to, r.join.UDP = peer.network, peer.network.uso
+		r.join.Add(p, partial)
 	}
 }
 

@@ -97,6 +97,10 @@ func (s *sender) sendTo(peer *Peer, f packet.Frame) {
 		s.tooBig(peer, k, to, f, mtu)
 		return
 	}
+	var marks wireguard.Mark
+	if peer.Session.Fast() && s.cut.LeaveChecksums() {
+		marks = wireguard.MarkPartial
+	}
 	sent := 0
 	for {
 		buf := s.room(s.cut.MaxLen() + overhead + wireguard.PaddingMultiple)
@@ -105,7 +109,7 @@ func (s *sender) sendTo(peer *Peer, f packet.Frame) {
 			break
 		}
 		packet.ClampMSS(buf[wireguard.HeaderLen:wireguard.HeaderLen+n], mtu)
-		m := s.seal(k, buf, n, wireguard.Padded(n, mtu), to)
+		m := s.seal(k, buf, n, wireguard.Padded(n, mtu), marks, to)
 		if m == 0 {
 			s.plane.drop(DropExpired)
 			s.stage(peer, f)
@@ -118,9 +122,9 @@ func (s *sender) sendTo(peer *Peer, f packet.Frame) {
 
 // seal pads and seals the n plaintext bytes at buf[HeaderLen:], buf being what room gave, and adds the message to a train.
 // It returns the message's length, 0 when the keypair may send no more.
-func (s *sender) seal(k *wireguard.Keypair, buf []byte, n, padded int, to netip.AddrPort) int {
+func (s *sender) seal(k *wireguard.Keypair, buf []byte, n, padded int, marks wireguard.Mark, to netip.AddrPort) int {
 	clear(buf[wireguard.HeaderLen+n : wireguard.HeaderLen+padded])
-	m, err := k.Seal(s.now, buf, padded)
+	m, err := k.Seal(s.now, buf, padded, marks)
 	if err != nil {
 		return 0
 	}
@@ -192,7 +196,7 @@ func (s *sender) tooBig(peer *Peer, k *wireguard.Keypair, to netip.AddrPort, f p
 			buf := s.room(mtu + overhead + wireguard.PaddingMultiple)
 			var n int
 			n, next = packet.Fragment(buf[wireguard.HeaderLen:], whole, from, mtu)
-			sent += s.seal(k, buf, n, wireguard.Padded(n, mtu), to)
+			sent += s.seal(k, buf, n, wireguard.Padded(n, mtu), 0, to)
 		}
 		s.sent(peer, k, true, sent)
 		return
@@ -231,7 +235,7 @@ func (p *Plane) SendControl(peer *Peer, to netip.AddrPort, body []byte) bool {
 	if n <= wire.MaxControl { // larger are probes of a path's size: not a byte more
 		padded = wireguard.Padded(n, wire.MaxControl)
 	}
-	m := s.seal(k, buf, n, padded, to)
+	m := s.seal(k, buf, n, padded, 0, to)
 	s.flush()
 	s.sent(peer, k, false, m)
 	return m > 0

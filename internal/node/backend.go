@@ -159,7 +159,7 @@ func (n *Node) create(now time.Time, r api.CreateRequest) (*network, error) {
 			return nil, fmt.Errorf("own records not accepted: %w", err)
 		}
 	}
-	info, err := set.NodeInfo(keys.Identity, now, wire.NodeInfo{WG: keys.WG.Public(), Version: n.opt.Version, Endpoints: encodeEndpoints(n.localEndpoints())})
+	info, err := set.NodeInfo(keys.Identity, now, wire.NodeInfo{WG: keys.WG.Public(), Version: n.opt.Version, Caps: ownCaps(), Endpoints: encodeEndpoints(n.localEndpoints())})
 	if err != nil {
 		return nil, err
 	}

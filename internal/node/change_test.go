@@ -112,3 +112,25 @@ func TestAMemberThatWasAwayCatchesUp(t *testing.T) {
 		w.allPairs(a, b, c, d, away)
 	})
 }
+
+func TestWhoFallsWithACompromisedAdminKnows(t *testing.T) {
+	story(t, lan, func(w *world) {
+		ms := w.found("a", "b", "c")
+		if _, err := ms[0].node.AdminAdd(w.Context(), api.AdminRequest{Member: "b", Rights: []string{"invite"}}); err != nil {
+			w.Fatal(err)
+		}
+		w.eventually("b may invite", time.Second, func() bool { return ms[1].network("").Self.Admin })
+		d := w.machine("d")
+		d.join(ms[1].invite(1))
+		w.agreed(4, 5*time.Second, append(ms, d)...)
+		w.eventually("in touch", 10*time.Second, func() bool { return w.linked(append(ms, d)...) })
+		r, err := ms[0].node.Revoke(w.Context(), api.RevokeRequest{Member: "b", Compromised: true})
+		if must(w, r, err); !slices.Equal(r.Also, []string{"d"}) {
+			w.Errorf("the reply names %v", r.Also)
+		}
+		w.agreed(2, 2*time.Second, ms[0], ms[2])
+		testnet.Wait(time.Second)
+		ms[1].outcast()
+		d.outcast()
+	})
+}

@@ -50,7 +50,7 @@ func (n *Node) joinWith(now time.Time, code wire.Code, text, name string, keys s
 	var err error
 	j.engine, err = join.NewJoiner(join.JoinerConfig{
 		Seed: code.Seed, Network: code.Network, Identity: keys.Identity, WG: keys.WG, Name: name,
-		Info:  wire.NodeInfo{Seq: uint64(max(now.Unix(), 1)), WG: keys.WG.Public(), Version: n.opt.Version, Time: max(now.Unix(), 1), Endpoints: encodeEndpoints(n.localEndpoints())},
+		Info:  wire.NodeInfo{Seq: uint64(max(now.Unix(), 1)), WG: keys.WG.Public(), Version: n.opt.Version, Caps: ownCaps(), Time: max(now.Unix(), 1), Endpoints: encodeEndpoints(n.localEndpoints())},
 		Hints: code.Hints, NewIndex: n.newIndex,
 	}, n.log)
 	if err != nil {

@@ -42,6 +42,7 @@ type mesh struct {
 	pings map[uint64]*ping // of the API, by id
 
 	mtu      int
+	addrs    []netip.Prefix               // of the interface
 	observed map[netip.AddrPort]time.Time // our own addresses as peers saw them
 	infoAt   time.Time                    // when to look at our node info; zero: nothing to do
 	houseAt  time.Time
@@ -55,7 +56,7 @@ type mesh struct {
 func newMesh(w *network, tunnel Tunnel, mtu int) (*mesh, error) {
 	m := &mesh{
 		w: w, log: w.log, tunnel: tunnel, mtu: mtu,
-		plane: w.n.plane.NewNetwork(tunnel), gossip: gossip.New(gossip.Config{Network: w.id}, w.log),
+		plane: w.n.plane.NewNetwork(tunnel, slices.Contains(tunnel.Offloads(), "uso")), gossip: gossip.New(gossip.Config{Network: w.id}, w.log),
 		peers: map[key.NodeID]*peer{}, byKey: map[key.WGPublic]*peer{}, pings: map[uint64]*ping{},
 		observed: map[netip.AddrPort]time.Time{}, ended: make(chan struct{}),
 	}
@@ -319,6 +320,21 @@ func (m *mesh) endpoints() []netip.AddrPort {
 		add(ap)
 	}
 	return out
+}
+
+// follow gives the interface the addresses that the roster gives this node now: a clash can cost it its IPv4 address
+// (spec/10-identity.md#ipv4).
+func (m *mesh) follow(self member.Member) {
+	addrs := inner(self)
+	if slices.Equal(addrs, m.addrs) {
+		return
+	}
+	if err := m.w.configure(m.tunnel.Name(), addrs, m.mtu); err != nil {
+		m.log.Error("addresses not set", "interface", m.tunnel.Name(), "err", err)
+		return
+	}
+	m.log.Info("this node has other addresses now", "address", self.Addr4, "address6", self.Addr6)
+	m.addrs, m.routes = addrs, nil // the host may have dropped routes with the addresses
 }
 
 // inside reports whether a belongs to a network of Warren's: such an address must never be a path's.

@@ -140,8 +140,7 @@ func (w *network) open(now time.Time) error {
 	if err != nil {
 		return err
 	}
-	addrs := []netip.Prefix{netip.PrefixFrom(self.Addr4, 32), netip.PrefixFrom(self.Addr6, 128)}
-	if err := w.configure(tunnel.Name(), addrs, own.MTU); err != nil {
+	if err := w.configure(tunnel.Name(), inner(self), own.MTU); err != nil {
 		return errors.Join(err, tunnel.Close())
 	}
 	if w.settings.Interface != tunnel.Name() {
@@ -153,9 +152,18 @@ func (w *network) open(now time.Time) error {
 	if w.mesh, err = newMesh(w, tunnel, own.MTU); err != nil {
 		return errors.Join(err, tunnel.Close())
 	}
+	w.mesh.addrs = inner(self)
 	w.mesh.start(now)
 	w.log.Info("network is up", "name", w.name(), "interface", tunnel.Name(), "address", self.Addr4, "address6", self.Addr6)
 	return nil
+}
+
+// inner lists the addresses of a member as an interface or a route has them. There is no IPv4 when the pool is full.
+func inner(m member.Member) (out []netip.Prefix) {
+	for _, a := range addresses(m) {
+		out = append(out, netip.PrefixFrom(a, a.BitLen()))
+	}
+	return out
 }
 
 // configure gives the interface its addresses. A host without IPv6 works with a warning.
@@ -171,7 +179,7 @@ func (w *network) configure(iface string, addrs []netip.Prefix, mtu int) error {
 
 var (
 	errRevoked  = errors.New("this node was put out of the network: leave it, and join again with a new code")
-	errNoMember = errors.New("this node is not in the network's roster")
+	errNoMember = errors.New("this node is no member: its code was used up by others, or who let it in was put out: leave the network, and join again with a new code")
 )
 
 // deactivate ends the mesh and removes the TUN device. It does nothing when the network is down.
@@ -325,11 +333,18 @@ func (w *network) rosterChanged(now time.Time) {
 		w.why = errRevoked.Error()
 		return
 	}
-	if self, ok := w.self(); ok && self.WG.IsZero() && self.Info.WG == w.keys.WG.Public() {
+	self, ok := w.self()
+	switch {
+	case !ok:
+		w.log.Warn("this node is no member any more", "name", w.name())
+		w.deactivate(now)
+		w.why = errNoMember.Error()
+	case self.WG.IsZero() && self.Info.WG == w.keys.WG.Public():
 		w.renewKey(now)
-		return
+	default:
+		w.mesh.follow(self)
+		w.mesh.sync(now)
 	}
-	w.mesh.sync(now)
 }
 
 // renewKey takes a new WireGuard key, because another member claims ours and has the older right to it (spec/21-roster.md).
@@ -355,14 +370,23 @@ func (w *network) publishInfo(now time.Time, endpoints []netip.AddrPort) {
 		return
 	}
 	info := self.Info
-	if info.WG == w.keys.WG.Public() && info.Version == w.n.opt.Version && slices.Equal(self.Endpoints, endpoints) {
+	caps := ownCaps()
+	if info.WG == w.keys.WG.Public() && info.Version == w.n.opt.Version && info.Caps == caps && slices.Equal(self.Endpoints, endpoints) {
 		return
 	}
-	info.WG, info.Version = w.keys.WG.Public(), w.n.opt.Version
+	info.WG, info.Version, info.Caps = w.keys.WG.Public(), w.n.opt.Version, caps
 	info.Endpoints = encodeEndpoints(endpoints)
 	if err := w.publishOwn(now, info); err != nil {
 		w.log.Warn("own addresses not published", "err", err)
 	}
+}
+
+// ownCaps says what this node offers beyond stock WireGuard.
+func ownCaps() wire.Caps {
+	if host.FastAES() {
+		return wire.CapFast
+	}
+	return 0
 }
 
 // publishOwn signs and publishes what this node says of itself.

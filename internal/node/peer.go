@@ -20,6 +20,7 @@ const (
 	linkWait   = 2 * time.Second
 	firstRetry = 5 * time.Second
 	lastRetry  = time.Minute
+	maxRivals  = 16  // whose joins are shown to one whom they cost its place
 	idleBytes  = 512 // in one housekeeping, control messages included, that do not count as use
 )
 
@@ -30,6 +31,7 @@ type peer struct {
 	name    string
 	wg      key.WGPublic
 	device  bool
+	invite  wire.RecordID // by which it joined; zero if by none
 	session *wireguard.Peer
 	path    *path.Peer
 	plane   *dataplane.Peer
@@ -58,13 +60,15 @@ func (m *mesh) sync(now time.Time) {
 		if p == nil {
 			p = m.add(now, mem)
 		}
-		p.name = mem.Name
+		p.name, p.invite = mem.Name, mem.Via.Invite
 		if !p.device {
+			p.session.SetFast(mem.Info.Caps&ownCaps()&wire.CapFast != 0)
 			m.path.SetCandidates(now, p.id, path.SourceInfo, mem.Endpoints)
 		}
 	}
 	for _, p := range m.peers {
 		if !want[p.id] {
+			m.explain(p)
 			m.remove(now, p)
 		}
 	}
@@ -95,7 +99,25 @@ func (m *mesh) remove(now time.Time, p *peer) {
 	delete(m.byKey, p.wg)
 }
 
-// expel sends a revocation to the one whom it puts out, as the last thing before its session is cut.
+// explain sends one that is no member any more the joins that used up its code before it did, as the last thing before its
+// session is cut (spec/21-roster.md#join). What is not of that kind, expel has sent.
+func (m *mesh) explain(p *peer) {
+	if p.device || p.invite == (wire.RecordID{}) || m.w.roster.IsRevoked(p.id) {
+		return
+	}
+	rivals := slices.DeleteFunc(slices.Clone(m.w.roster.Members), func(o member.Member) bool { return o.Via.Invite != p.invite })
+	slices.SortFunc(rivals, func(a, b member.Member) int { return b.Joined.Compare(a.Joined) })
+	var ids []key.NodeID
+	for _, o := range rivals[:min(len(rivals), maxRivals)] {
+		ids = append(ids, o.ID)
+	}
+	for _, raw := range m.w.set.Chain(ids...) {
+		m.w.n.plane.SendControl(p.plane, netip.AddrPort{}, wire.Records{Raw: [][]byte{raw}}.Append(nil))
+	}
+}
+
+// expel sends a revocation to the one whom it puts out and to those who fall with it, as the last thing before their sessions
+// are cut.
 func (m *mesh) expel(r wire.Record) {
 	if r.Kind != wire.KindRevocation {
 		return
@@ -104,8 +126,14 @@ func (m *mesh) expel(r wire.Record) {
 	if wire.UnmarshalCanonical(r.Payload, &v) != nil {
 		return
 	}
-	if p := m.peers[v.Subject]; p != nil && !p.device {
-		m.w.n.plane.SendControl(p.plane, netip.AddrPort{}, wire.Records{Raw: [][]byte{r.Raw}}.Append(nil))
+	next := m.w.roster
+	if next.Rights(v.Subject) != 0 { // only an admin can draw others with it
+		next = m.w.set.Roster()
+	}
+	for _, p := range m.peers {
+		if _, stays := next.ByID(p.id); !p.device && (p.id == v.Subject || !stays) {
+			m.w.n.plane.SendControl(p.plane, netip.AddrPort{}, wire.Records{Raw: [][]byte{r.Raw}}.Append(nil))
+		}
 	}
 }
 
@@ -158,9 +186,12 @@ func (m *mesh) syncRoutes() {
 		if mem.ID == self || p == nil {
 			continue
 		}
-		table.Add(netip.PrefixFrom(mem.Addr4, 32), p.plane)
-		table.Add(netip.PrefixFrom(mem.Addr6, 128), p.plane)
-		routes = append(routes, netip.PrefixFrom(mem.Addr4, 32))
+		for _, a := range inner(mem) {
+			table.Add(a, p.plane)
+			if a.Addr().Is4() {
+				routes = append(routes, a)
+			}
+		}
 	}
 	m.plane.SetRoutes(table.Build())
 	slices.SortFunc(routes, netip.Prefix.Compare)

@@ -82,6 +82,7 @@ type Segmenter struct {
 	next     int // offset of the next payload byte in p; 0 when spent
 	index    int
 	single   bool
+	partial  bool // leave checksums to the receiver
 	checksum Offload
 }
 
@@ -111,6 +112,41 @@ func (s *Segmenter) Reset(f Frame) error {
 	return nil
 }
 
+// LeaveChecksums asks for packets whose transport checksum is left to the receiver's host, as this host's kernel left it to us:
+// the field holds the pseudo-header's sum only. It reports whether it will be so; it is not when the kernel left nothing, nor
+// for packets that must be looked at on the way (TCP SYN), fragments and IPv6 with extension headers. It is called between
+// Reset and the first Next.
+func (s *Segmenter) LeaveChecksums() bool {
+	if !s.checksum.NeedsChecksum {
+		return false
+	}
+	proto, at, field, ok := checksumField(s.p)
+	if !ok || s.single && (int(s.checksum.ChecksumStart) != at || int(s.checksum.ChecksumOffset) != field) {
+		return false
+	}
+	s.partial = !(proto == ProtoTCP && s.p[at+13]&tcpSYN != 0)
+	return s.partial
+}
+
+// checksumField finds the transport checksum of an unfragmented TCP or UDP packet: the offset of the transport header, and of
+// the field in it.
+func checksumField(p []byte) (proto byte, at, field int, ok bool) {
+	proto, at, ok = transport(p)
+	switch {
+	case ok && proto == ProtoTCP && len(p) >= at+tcpHeader:
+		return proto, at, 16, true
+	case ok && proto == ProtoUDP && len(p) >= at+udpHeader:
+		return proto, at, 6, true
+	}
+	return 0, 0, 0, false
+}
+
+// PartialOK reports whether p may have come with its checksum left to the host: what [Segmenter.LeaveChecksums] allows.
+func PartialOK(p []byte) bool {
+	proto, at, _, ok := checksumField(p)
+	return ok && !(proto == ProtoTCP && p[at+13]&tcpSYN != 0)
+}
+
 // MaxLen returns the length of the largest packet that the frame is cut into.
 func (s *Segmenter) MaxLen() int {
 	if s.single {
@@ -128,7 +164,9 @@ func (s *Segmenter) Next(dst []byte) int {
 	if s.single {
 		s.next = 0
 		n := copy(dst, s.p)
-		finishChecksum(dst[:n], s.checksum)
+		if !s.partial { // else the field is as it must be
+			finishChecksum(dst[:n], s.checksum)
+		}
 		return n
 	}
 	end := min(s.next+s.size, len(s.p))
@@ -155,7 +193,7 @@ func (s *Segmenter) fix(d []byte, last bool) {
 	t := d[s.at:]
 	if s.proto == ProtoUDP {
 		binary.BigEndian.PutUint16(t[4:], uint16(len(t)))
-		setTransport(d, ProtoUDP, s.at, 6)
+		s.sum(d, 6)
 		return
 	}
 	binary.BigEndian.PutUint32(t[4:], binary.BigEndian.Uint32(s.p[s.at+4:])+uint32(s.index*s.size))
@@ -165,7 +203,16 @@ func (s *Segmenter) fix(d []byte, last bool) {
 	if s.index > 0 {
 		t[13] &^= tcpCWR
 	}
-	setTransport(d, ProtoTCP, s.at, 16)
+	s.sum(d, 16)
+}
+
+// sum writes the checksum of segment d, or what leaves it to the receiver.
+func (s *Segmenter) sum(d []byte, field int) {
+	if s.partial {
+		binary.BigEndian.PutUint16(d[s.at+field:], fold(pseudo(d, s.proto, len(d)-s.at)))
+		return
+	}
+	setTransport(d, s.proto, s.at, field)
 }
 
 // finishChecksum completes a checksum that the kernel left to us; one that lies outside the packet is left alone.

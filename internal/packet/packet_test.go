@@ -148,16 +148,16 @@ func cut(t testing.TB, f Frame) (packets [][]byte) {
 
 // joinAll passes packets through a Joiner and returns the frames it makes.
 func joinAll(packets [][]byte) (frames []Frame) {
-	var j Joiner
+	j := Joiner{UDP: true}
 	flush := func() {
 		if pieces, o := j.Flush(); len(pieces) > 0 {
 			frames = append(frames, Frame{Offload: o, Data: bytes.Join(pieces, nil)})
 		}
 	}
 	for _, p := range packets {
-		if p = bytes.Clone(p); !j.Add(p) {
+		if p = bytes.Clone(p); !j.Add(p, false) {
 			flush()
-			j.Add(p)
+			j.Add(p, false)
 		}
 	}
 	flush()
@@ -223,9 +223,109 @@ func compare(t *testing.T, got, want [][]byte) {
 		t.Fatalf("%d packets, want %d", len(got), len(want))
 	}
 	for i := range got {
-		if !bytes.Equal(got[i], want[i]) {
+		if !bytes.Equal(atomic(got[i]), atomic(want[i])) {
 			t.Fatalf("packet %d of %d:\n got %x\nwant %x", i, len(got), got[i], want[i])
 		}
+	}
+}
+
+// atomic blanks the IPv4 id, and the header's checksum with it, of a UDP datagram that must not be fragmented (RFC 6864).
+func atomic(p []byte) []byte {
+	if Version(p) == 4 && p[9] == ProtoUDP && p[6]&0x40 != 0 {
+		p = bytes.Clone(p)
+		copy(p[4:], []byte{0, 0})
+		copy(p[10:], []byte{0, 0})
+	}
+	return p
+}
+
+func TestDatagramsOfOneFlowAreJoined(t *testing.T) {
+	for _, v6 := range []bool{false, true} {
+		for _, partial := range []bool{false, true} {
+			var packets [][]byte
+			for i := range 10 {
+				p := udp(v6, bytesOf(1200-i/9*100)) // the last is shorter
+				if partial {
+					at := len(p) - 1200 + i/9*100 - udpHeader
+					binary.BigEndian.PutUint16(p[at+6:], fold(pseudo(p, ProtoUDP, len(p)-at)))
+				}
+				packets = append(packets, p)
+			}
+			j := Joiner{UDP: true}
+			for _, p := range packets {
+				if !j.Add(bytes.Clone(p), partial) {
+					t.Fatal("a datagram did not fit")
+				}
+			}
+			pieces, o := j.Flush()
+			if o.GSO != GSOUDP || o.Segment != 1200 || !o.NeedsChecksum {
+				t.Fatalf("offload %+v", o)
+			}
+			var s Segmenter
+			if err := s.Reset(Frame{Offload: o, Data: bytes.Join(pieces, nil)}); err != nil {
+				t.Fatal(err)
+			}
+			if s.LeaveChecksums() != true {
+				t.Fatal("checksums cannot be left")
+			}
+			compare(t, cut(t, Frame{Offload: o, Data: bytes.Join(pieces, nil)}), whole(packets))
+		}
+	}
+	none := Joiner{}
+	none.Add(udp(true, bytesOf(100)), false)
+	if none.Add(udp(true, bytesOf(100)), false) {
+		t.Fatal("joined for a host that does not take it")
+	}
+}
+
+// whole completes the checksums of UDP datagrams.
+func whole(packets [][]byte) (out [][]byte) {
+	for _, p := range packets {
+		p = bytes.Clone(p)
+		_, at, field, _ := checksumField(p)
+		setTransport(p, ProtoUDP, at, field)
+		out = append(out, p)
+	}
+	return out
+}
+
+// TestLeftChecksumsAreTheReceiversKernels sends segments with their checksums left, joins them, and lets the receiver's kernel
+// finish: it gets what the sender's kernel meant. spec/40-wireguard.md#partial-checksums
+func TestLeftChecksumsAreTheReceiversKernels(t *testing.T) {
+	for range 200 {
+		v6 := rand.IntN(2) == 0
+		size := 1 + rand.IntN(1300)
+		want := stream(v6, size, 1+rand.IntN(20), 1+rand.IntN(size), nil)
+		j := Joiner{}
+		for _, f := range joinAll(want) {
+			var s Segmenter
+			if err := s.Reset(f); err != nil {
+				t.Fatal(err)
+			}
+			partial := s.LeaveChecksums()
+			if partial != f.Offload.NeedsChecksum {
+				t.Fatalf("left: %v, offload %+v", partial, f.Offload)
+			}
+			for b := make([]byte, s.MaxLen()); ; b = make([]byte, s.MaxLen()) {
+				n := s.Next(b)
+				if n == 0 {
+					break
+				}
+				if partial && !PartialOK(b[:n]) || !j.Add(b[:n], partial) {
+					t.Fatal("a segment did not fit")
+				}
+			}
+			pieces, o := j.Flush()
+			compare(t, cut(t, Frame{Offload: o, Data: bytes.Join(pieces, nil)}), cut(t, f))
+		}
+	}
+	syn := tcp(false, 1, 2, tcpSYN, nil, nil)
+	var s Segmenter
+	if err := s.Reset(Frame{Data: syn, Offload: Offload{NeedsChecksum: true, ChecksumStart: 20, ChecksumOffset: 16}}); err != nil {
+		t.Fatal(err)
+	}
+	if s.LeaveChecksums() || PartialOK(syn) || PartialOK([]byte{1}) {
+		t.Fatal("a SYN's checksum was left")
 	}
 }
 
@@ -391,12 +491,12 @@ func BenchmarkSegment(b *testing.B) {
 
 func BenchmarkJoin(b *testing.B) {
 	packets := stream(false, 1380, 45, 1380, nil)
-	var j Joiner
+	j := Joiner{UDP: true}
 	b.SetBytes(45 * 1420)
 	b.ReportAllocs()
 	for b.Loop() {
 		for _, p := range packets[:44] {
-			if !j.Add(p) {
+			if !j.Add(p, false) {
 				b.Fatal("not taken")
 			}
 		}

@@ -123,6 +123,9 @@ type Adopt struct {
 // Caps says what a node can do beyond stock WireGuard. Bits are append-only.
 type Caps uint32
 
+// CapFast: the node reads transport messages in the fast form, and its CPU does AES quickly (spec/40-wireguard.md#fast-form).
+const CapFast Caps = 1
+
 // NodeInfo is what a node says of itself. Of one signer the highest Seq counts.
 type NodeInfo struct {
 	Seq       uint64       `cbor:"1,keyasint"`

@@ -117,7 +117,7 @@ func (n *node) send(o *node, text string) {
 func (n *node) seal(p *Peer, k *Keypair, plain []byte) bool {
 	buf := make([]byte, HeaderLen+len(plain)+TagLen)
 	copy(buf[HeaderLen:], plain)
-	size, err := k.Seal(n.nanosNow(), buf, len(plain))
+	size, err := k.Seal(n.nanosNow(), buf, len(plain), 0)
 	if err != nil {
 		n.Notice(n.time(), p, NoticeRekey)
 		return false
@@ -168,7 +168,7 @@ func (n *node) receive(from netip.AddrPort, data []byte) error {
 	if k == nil {
 		return ErrUnknown
 	}
-	plain, err := k.Open(n.nanosNow(), data)
+	plain, _, err := k.Open(n.nanosNow(), data)
 	if err != nil {
 		n.errs = append(n.errs, err)
 		return err
@@ -425,17 +425,17 @@ func TestRemovePeerCutsAtOnce(t *testing.T) {
 	w.connect(a, b)
 	k := b.peer(a).Sending()
 	late := make([]byte, 64)
-	if _, err := a.peer(b).Sending().Seal(a.nanosNow(), late, 16); err != nil {
+	if _, err := a.peer(b).Sending().Seal(a.nanosNow(), late, 16, 0); err != nil {
 		t.Fatal(err)
 	}
 	p := b.peer(a)
 	received := b.table[binary.LittleEndian.Uint32(late[4:])]
 	b.Initiate(w.now, p)
 	b.RemovePeer(a.public)
-	if _, err := k.Seal(b.nanosNow(), make([]byte, 64), 16); err != ErrExpired {
+	if _, err := k.Seal(b.nanosNow(), make([]byte, 64), 16, 0); err != ErrExpired {
 		t.Errorf("a worker that held the keypair could seal: %v", err)
 	}
-	if _, err := received.Open(b.nanosNow(), late[:48]); err != ErrExpired {
+	if _, _, err := received.Open(b.nanosNow(), late[:48]); err != ErrExpired {
 		t.Errorf("a worker that held the keypair could open: %v", err)
 	}
 	if p.Sending() != nil {

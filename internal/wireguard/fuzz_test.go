@@ -75,12 +75,12 @@ func FuzzOpen(f *testing.F) {
 	w, send, receive := tunnel(f)
 	now := w.nodes[0].nanosNow()
 	f.Fuzz(func(t *testing.T, plain, change []byte) {
-		if _, err := receive.Open(now, bytes.Clone(change)); err == nil {
+		if _, _, err := receive.Open(now, bytes.Clone(change)); err == nil {
 			t.Fatal("arbitrary bytes were accepted")
 		}
 		buf := make([]byte, HeaderLen+len(plain)+TagLen)
 		copy(buf[HeaderLen:], plain)
-		if _, err := send.Seal(now, buf, len(plain)); err != nil {
+		if _, err := send.Seal(now, buf, len(plain), 0); err != nil {
 			t.Fatal(err)
 		}
 		bad := bytes.Clone(buf)
@@ -89,7 +89,7 @@ func FuzzOpen(f *testing.F) {
 		}
 		// The receiver index is the owner's affair: it found the keypair by it.
 		changed := !bytes.Equal(bad[:4], buf[:4]) || !bytes.Equal(bad[8:], buf[8:])
-		got, err := receive.Open(now, bad)
+		got, _, err := receive.Open(now, bad)
 		switch {
 		case changed && err == nil:
 			t.Fatal("a changed message was accepted")

@@ -1,13 +1,9 @@
 package wireguard
 
 import (
-	"crypto/cipher"
 	"encoding/binary"
-	"fmt"
 	"net/netip"
 	"sync/atomic"
-
-	"golang.org/x/crypto/chacha20poly1305"
 )
 
 // Keypair is the two keys of one session. Its methods may be called from any goroutine.
@@ -29,21 +25,13 @@ type Keypair struct {
 	window  window
 }
 
-// ciphers is the seam for a second transport cipher: a pair of AEADs for each value of the message's second byte.
-// All have 12-byte nonces and 16-byte tags.
-type ciphers struct{ send, receive cipher.AEAD }
-
 func newKeypair(now int64, p *Peer, initiator bool, send, receive [32]byte) (*Keypair, error) {
-	s, err := chacha20poly1305.New(send[:])
+	c, err := newCiphers(send, receive)
 	if err != nil {
-		return nil, fmt.Errorf("sending cipher: %w", err)
-	}
-	r, err := chacha20poly1305.New(receive[:])
-	if err != nil {
-		return nil, fmt.Errorf("receiving cipher: %w", err)
+		return nil, err
 	}
 	k := &Keypair{peer: p, initiator: initiator, created: now}
-	k.ciphers.Store(&ciphers{send: s, receive: r})
+	k.ciphers.Store(c)
 	return k, nil
 }
 
@@ -57,7 +45,10 @@ func (k *Keypair) Peer() *Peer { return k.peer }
 // 32+n bytes of buf, whose capacity must be at least that; the result is 32+n. It allocates nothing. Concurrent calls
 // never use one counter twice. The error is ErrExpired (the caller stages the packet and gives the engine a
 // NoticeRekey) or ErrBuffer.
-func (k *Keypair) Seal(now int64, buf []byte, n int) (int, error) {
+//
+// To a peer that takes them ([Peer.SetFast]) the message has the fast form, which carries marks; to others marks must be 0
+// (spec/40-wireguard.md#fast-form).
+func (k *Keypair) Seal(now int64, buf []byte, n int, marks Mark) (int, error) {
 	size := HeaderLen + n + TagLen
 	if n < 0 || size > cap(buf) {
 		return 0, ErrBuffer
@@ -71,33 +62,46 @@ func (k *Keypair) Seal(now int64, buf []byte, n int) (int, error) {
 	buf = buf[:size]
 	binary.LittleEndian.PutUint32(buf, typeTransport)
 	binary.LittleEndian.PutUint64(buf[8:], counter)
-	c.send.Seal(buf[HeaderLen:HeaderLen], nonceOf(buf), buf[HeaderLen:HeaderLen+n], nil)
+	if k.peer.fast.Load() {
+		buf[1], buf[2] = formFast, byte(marks)
+		c.fast.send.Seal(buf[HeaderLen:HeaderLen], nonceOf(buf), buf[HeaderLen:HeaderLen+n], buf[:4])
+	} else {
+		c.stock.send.Seal(buf[HeaderLen:HeaderLen], nonceOf(buf), buf[HeaderLen:HeaderLen+n], nil)
+	}
 	binary.LittleEndian.PutUint32(buf[4:], k.remote)
 	return size, nil
 }
 
 // Open authenticates and decrypts a transport message in place and returns its plaintext, a part of msg, still padded;
 // it is empty for a keepalive. It allocates nothing. The error is ErrMalformed, ErrExpired, ErrAuth or ErrReplay, and
-// then msg is spoilt. The caller found k by the receiver index.
-func (k *Keypair) Open(now int64, msg []byte) ([]byte, error) {
-	if len(msg) < HeaderLen+TagLen || binary.LittleEndian.Uint32(msg) != typeTransport {
-		return nil, ErrMalformed
+// then msg is spoilt. The caller found k by the receiver index. Marks are those of a message in the fast form.
+func (k *Keypair) Open(now int64, msg []byte) (plain []byte, marks Mark, err error) {
+	if len(msg) < HeaderLen+TagLen || msg[0] != typeTransport || msg[3] != 0 {
+		return nil, 0, ErrMalformed
 	}
 	c := k.ciphers.Load()
 	counter := binary.LittleEndian.Uint64(msg[8:])
 	if c == nil || k.expired(now) || counter >= RejectAfterMessages {
-		return nil, ErrExpired
+		return nil, 0, ErrExpired
 	}
 	receiver := binary.LittleEndian.Uint32(msg[4:])
-	plain, err := c.receive.Open(msg[HeaderLen:HeaderLen], nonceOf(msg), msg[HeaderLen:], nil)
+	switch {
+	case msg[1] == formFast:
+		marks = Mark(msg[2])
+		plain, err = c.fast.receive.Open(msg[HeaderLen:HeaderLen], nonceOf(msg), msg[HeaderLen:], msg[:4])
+	case msg[1] == 0 && msg[2] == 0:
+		plain, err = c.stock.receive.Open(msg[HeaderLen:HeaderLen], nonceOf(msg), msg[HeaderLen:], nil)
+	default:
+		return nil, 0, ErrMalformed
+	}
 	binary.LittleEndian.PutUint32(msg[4:], receiver)
 	if err != nil {
-		return nil, ErrAuth
+		return nil, 0, ErrAuth
 	}
 	if !k.window.accept(counter) {
-		return nil, ErrReplay
+		return nil, 0, ErrReplay
 	}
-	return plain, nil
+	return plain, marks, nil
 }
 
 // nonceOf turns the header of msg into the nonce, 4 zero bytes and the counter, and returns it. It clears the receiver

@@ -24,7 +24,7 @@ func TestSealOpen(t *testing.T) {
 		buf := make([]byte, HeaderLen, HeaderLen+n+TagLen)
 		buf = append(buf, plain...)
 		before := send.counter.Load()
-		size, err := send.Seal(now, buf, n)
+		size, err := send.Seal(now, buf, n, 0)
 		if err != nil || size != n+32 {
 			t.Fatalf("%d bytes: %d, %v", n, size, err)
 		}
@@ -32,7 +32,7 @@ func TestSealOpen(t *testing.T) {
 		if typ, to, c := binary.LittleEndian.Uint32(msg), binary.LittleEndian.Uint32(msg[4:]), binary.LittleEndian.Uint64(msg[8:]); typ != 4 || to != receive.LocalIndex() || c != before {
 			t.Fatalf("header: type %d, receiver %d, counter %d", typ, to, c)
 		}
-		got, err := receive.Open(now, msg)
+		got, _, err := receive.Open(now, msg)
 		if err != nil || !bytes.Equal(got, plain) {
 			t.Fatalf("%d bytes: opened %d, %v", n, len(got), err)
 		}
@@ -45,7 +45,7 @@ func TestSealBuffer(t *testing.T) {
 	now := w.nodes[0].nanosNow()
 	for _, c := range []struct{ capacity, n int }{{0, 0}, {31, 0}, {47, 16}, {100, -1}, {100, -40}} {
 		before := send.counter.Load()
-		if _, err := send.Seal(now, make([]byte, c.capacity), c.n); err != ErrBuffer {
+		if _, err := send.Seal(now, make([]byte, c.capacity), c.n, 0); err != ErrBuffer {
 			t.Errorf("capacity %d, n %d: %v, want ErrBuffer", c.capacity, c.n, err)
 		}
 		if send.counter.Load() != before {
@@ -60,7 +60,7 @@ func TestOpenRefuses(t *testing.T) {
 	now := w.nodes[0].nanosNow()
 	seal := func() []byte {
 		buf := make([]byte, 64)
-		size, err := send.Seal(now, buf, 32)
+		size, err := send.Seal(now, buf, 32, 0)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -80,11 +80,11 @@ func TestOpenRefuses(t *testing.T) {
 		{"truncated", func(m []byte) []byte { return m[:len(m)-1] }, ErrAuth},
 		{"counter beyond all", func(m []byte) []byte { copy(m[8:16], bytes.Repeat([]byte{0xff}, 8)); return m }, ErrExpired},
 	} {
-		if _, err := receive.Open(now, c.change(seal())); err != c.want {
+		if _, _, err := receive.Open(now, c.change(seal())); err != c.want {
 			t.Errorf("%s: %v, want %v", c.name, err, c.want)
 		}
 	}
-	if _, err := send.Open(now, seal()); err != ErrAuth {
+	if _, _, err := send.Open(now, seal()); err != ErrAuth {
 		t.Errorf("a message reflected to its sender: %v", err)
 	}
 }
@@ -96,13 +96,13 @@ func TestReplayWindow(t *testing.T) {
 	var msgs [][]byte
 	for range 8130 {
 		buf := make([]byte, 32)
-		if _, err := send.Seal(now, buf, 0); err != nil {
+		if _, err := send.Seal(now, buf, 0, 0); err != nil {
 			t.Fatal(err)
 		}
 		msgs = append(msgs, buf)
 	}
 	open := func(i int) error {
-		_, err := receive.Open(now, append([]byte(nil), msgs[i]...))
+		_, _, err := receive.Open(now, append([]byte(nil), msgs[i]...))
 		return err
 	}
 	last := len(msgs) - 1
@@ -130,7 +130,7 @@ func TestConcurrentWorkersNeverReuseACounter(t *testing.T) {
 		wg.Go(func() {
 			for range each {
 				buf := make([]byte, 48)
-				if _, err := send.Seal(now, buf, 16); err != nil {
+				if _, err := send.Seal(now, buf, 16, 0); err != nil {
 					t.Error(err)
 				}
 				out[i] = append(out[i], buf)
@@ -153,7 +153,7 @@ func TestConcurrentWorkersNeverReuseACounter(t *testing.T) {
 		wg.Go(func() {
 			for _, half := range [][][]byte{out[i], out[(i+1)%workers]} {
 				for _, m := range half {
-					if _, err := receive.Open(now, append([]byte(nil), m...)); err == nil {
+					if _, _, err := receive.Open(now, append([]byte(nil), m...)); err == nil {
 						opened[i]++
 					}
 				}
@@ -184,9 +184,9 @@ func TestWorkersAndControlLoop(t *testing.T) {
 				default:
 				}
 				if k := p.Sending(); k != nil {
-					if size, err := k.Seal(now, buf, 16); err == nil {
+					if size, err := k.Seal(now, buf, 16, 0); err == nil {
 						p.Sent(now, k, true, size)
-						_, _ = k.Open(now, buf[:size])
+						_, _, _ = k.Open(now, buf[:size])
 						p.Received(now, k, true, size)
 					}
 				}
@@ -218,12 +218,12 @@ func TestTransportAllocatesNothing(t *testing.T) {
 	now := w.nodes[0].nanosNow()
 	buf := make([]byte, HeaderLen+1424+TagLen)
 	if n := testing.AllocsPerRun(200, func() {
-		size, err := send.Seal(now, buf, 1424)
+		size, err := send.Seal(now, buf, 1424, 0)
 		if err != nil {
 			t.Fatal(err)
 		}
 		send.Peer().Sent(now, send, true, size)
-		if _, err := receive.Open(now, buf[:size]); err != nil {
+		if _, _, err := receive.Open(now, buf[:size]); err != nil {
 			t.Fatal(err)
 		}
 		receive.Peer().Received(now, receive, true, size)
@@ -239,7 +239,7 @@ func BenchmarkSeal(b *testing.B) {
 	b.SetBytes(1420)
 	b.ReportAllocs()
 	for b.Loop() {
-		if _, err := send.Seal(now, buf, 1420); err != nil {
+		if _, err := send.Seal(now, buf, 1420, 0); err != nil {
 			b.Fatal(err)
 		}
 	}
@@ -249,7 +249,7 @@ func BenchmarkOpen(b *testing.B) {
 	w, send, receive := tunnel(b)
 	now := w.nodes[0].nanosNow()
 	sealed := make([]byte, HeaderLen+1420+TagLen)
-	if _, err := send.Seal(now, sealed, 1420); err != nil {
+	if _, err := send.Seal(now, sealed, 1420, 0); err != nil {
 		b.Fatal(err)
 	}
 	buf := make([]byte, len(sealed))
@@ -258,7 +258,7 @@ func BenchmarkOpen(b *testing.B) {
 	for b.Loop() {
 		copy(buf, sealed)
 		receive.window.filter.Reset()
-		if _, err := receive.Open(now, buf); err != nil {
+		if _, _, err := receive.Open(now, buf); err != nil {
 			b.Fatal(err)
 		}
 	}

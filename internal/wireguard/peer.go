@@ -22,6 +22,7 @@ type Peer struct {
 	public key.WGPublic
 
 	sending atomic.Pointer[Keypair] // the engine writes, workers read: current
+	fast    atomic.Bool             // the owner writes, workers read: send in the fast form
 
 	// Written by workers and the engine. Nanoseconds, 0 for never or not.
 	rx, tx        atomic.Uint64
@@ -56,6 +57,13 @@ type attempt struct {
 
 // Public returns the peer's static key.
 func (p *Peer) Public() key.WGPublic { return p.public }
+
+// SetFast says whether messages to the peer take the fast form. The owner says yes only of one of Warren's own nodes that has
+// said that it reads it; never of a stock peer. The zero is no.
+func (p *Peer) SetFast(fast bool) { p.fast.Store(fast) }
+
+// Fast returns what SetFast said.
+func (p *Peer) Fast() bool { return p.fast.Load() }
 
 // Sending returns the keypair to seal with, or nil when there is none: then the packet must be staged and
 // [Engine.Initiate] called.

@@ -40,7 +40,7 @@ func TestConfirmationFoundByTick(t *testing.T) {
 	a.Initiate(w.now, a.peer(b))
 	w.settle()
 	k := b.table[binary.LittleEndian.Uint32(confirm[4:])]
-	if _, err := k.Open(b.nanosNow(), confirm); err != nil {
+	if _, _, err := k.Open(b.nanosNow(), confirm); err != nil {
 		t.Fatal(err)
 	}
 	if n := b.peer(a).Received(b.nanosNow(), k, false, len(confirm)); n != NoticeConfirm {
@@ -162,7 +162,7 @@ func TestRejectAfter180s(t *testing.T) {
 	w.connect(a, b)
 	ka, kb := a.peer(b).Sending(), b.peer(a).Sending()
 	early := make([]byte, 64)
-	if _, err := ka.Seal(a.nanosNow(), early, 16); err != nil {
+	if _, err := ka.Seal(a.nanosNow(), early, 16, 0); err != nil {
 		t.Fatal(err)
 	}
 	w.run(179 * time.Second)
@@ -170,10 +170,10 @@ func TestRejectAfter180s(t *testing.T) {
 		t.Fatal("an idle session ends before 180 s")
 	}
 	w.now = w.now.Add(time.Second) // no Tick: the workers must see it themselves
-	if _, err := ka.Seal(a.nanosNow(), make([]byte, 64), 16); err != ErrExpired {
+	if _, err := ka.Seal(a.nanosNow(), make([]byte, 64), 16, 0); err != ErrExpired {
 		t.Errorf("sealed after 180 s: %v", err)
 	}
-	if _, err := kb.Open(b.nanosNow(), early[:48]); err != ErrExpired {
+	if _, _, err := kb.Open(b.nanosNow(), early[:48]); err != ErrExpired {
 		t.Errorf("opened after 180 s: %v", err)
 	}
 	w.run(0)
@@ -214,11 +214,11 @@ func TestMessageLimits(t *testing.T) {
 	}
 	k = p.Sending()
 	k.counter.Store(RejectAfterMessages - 1)
-	if _, err := k.Seal(b.nanosNow(), make([]byte, 32), 0); err != nil {
+	if _, err := k.Seal(b.nanosNow(), make([]byte, 32), 0, 0); err != nil {
 		t.Fatalf("the last message: %v", err)
 	}
 	for range 3 << 13 {
-		if _, err := k.Seal(b.nanosNow(), make([]byte, 32), 0); err != ErrExpired {
+		if _, err := k.Seal(b.nanosNow(), make([]byte, 32), 0, 0); err != ErrExpired {
 			t.Fatalf("beyond the last message: %v", err)
 		}
 	}

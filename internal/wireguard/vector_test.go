@@ -114,7 +114,7 @@ func makeVector(t *testing.T, name string, psk [32]byte) vector {
 		out *hexBytes
 	}{{pa, &v.InitiatorData}, {pb, &v.ResponderData}} {
 		buf := append(make([]byte, HeaderLen), append(bytes.Clone(v.Data), make([]byte, TagLen)...)...)
-		if _, err := c.p.Sending().Seal(at.UnixNano(), buf, len(v.Data)); err != nil {
+		if _, err := c.p.Sending().Seal(at.UnixNano(), buf, len(v.Data), 0); err != nil {
 			t.Fatal(err)
 		}
 		*c.out = buf

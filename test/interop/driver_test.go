@@ -207,7 +207,7 @@ func (o *ours) seal(packet []byte) []byte {
 	n := wireguard.Padded(len(packet), 1420)
 	buf := make([]byte, wireguard.HeaderLen+n+wireguard.TagLen)
 	copy(buf[wireguard.HeaderLen:], packet)
-	size, err := k.Seal(o.nanos(), buf, n)
+	size, err := k.Seal(o.nanos(), buf, n, 0)
 	if err != nil {
 		o.t.Fatal(err)
 	}
@@ -271,7 +271,7 @@ func (o *ours) receive(from netip.AddrPort, msg []byte) {
 		return
 	}
 	o.raw = append(o.raw, append([]byte(nil), msg...))
-	plain, err := k.Open(o.nanos(), msg)
+	plain, _, err := k.Open(o.nanos(), msg)
 	if err != nil {
 		o.errs = append(o.errs, err)
 		return
