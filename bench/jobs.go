@@ -78,45 +78,6 @@ func (w *world) measure(ctx context.Context, o options, j job) (map[string]float
 	return results, err
 }
 
-const (
-	quiet = 0.1 // share of the CPU time at which the machine counts as idle
-	look  = 200 * time.Millisecond
-)
-
-// calm waits until the machine is quiet, at most for limit, and returns how busy it was in the end, 0 to 1.
-func calm(ctx context.Context, limit time.Duration) (busy float64) {
-	for start := time.Now(); ; {
-		idle0, all0 := machineTime()
-		select {
-		case <-time.After(look):
-		case <-ctx.Done():
-			return 0
-		}
-		idle, all := machineTime()
-		busy = 1 - (idle-idle0)/max(1, all-all0)
-		if busy <= quiet || time.Since(start) >= limit {
-			return max(0, busy)
-		}
-	}
-}
-
-// machineTime reads how much time all CPUs have had, and how much of it they were idle, in ticks.
-func machineTime() (idle, all float64) {
-	b, _ := os.ReadFile("/proc/stat")
-	line, _, _ := strings.Cut(string(b), "\n")
-	for i, f := range strings.Fields(line) {
-		n, err := strconv.ParseFloat(f, 64)
-		if err != nil || i > 8 { // the name; guests are counted before
-			continue
-		}
-		all += n
-		if i == 4 || i == 5 { // idle, waiting for a disk
-			idle += n
-		}
-	}
-	return idle, all
-}
-
 // memory is the resident memory of the larger of the daemons, in MB.
 func memory(l *lane) (mb float64, err error) {
 	for _, d := range l.daemons {

@@ -41,7 +41,7 @@ type options struct {
 	json    string
 	warren  string        // a built cmd/warren; "" builds it
 	also    string        // name=path of one more
-	calm    time.Duration // how long each measurement waits for a machine that does nothing else
+	calm    time.Duration // how long each measurement waits for other programs to be quiet
 	verbose bool
 }
 
@@ -59,7 +59,7 @@ func main() {
 	flag.StringVar(&o.json, "json", "", "write every single result into this file, too")
 	flag.StringVar(&o.warren, "warren", "", "measure this binary instead of building cmd/warren")
 	flag.StringVar(&o.also, "also", "", "NAME=FILE: measure one more build of Warren")
-	flag.DurationVar(&o.calm, "calm", 5*time.Second, "how long to wait, before each measurement, for other programs to be quiet")
+	flag.DurationVar(&o.calm, "calm", 5*time.Second, "how long to wait, before each measurement, for other programs to be quiet; 0: neither wait nor repeat")
 	flag.BoolVar(&o.verbose, "v", false, "print each result as it comes")
 	flag.Parse()
 	if flag.NArg() > 0 || o.rounds < 1 || o.time < time.Second {
@@ -128,7 +128,7 @@ func run(ctx context.Context, o options) (err error) {
 
 // limit bounds the whole run, with room for everything that hangs until its own limit now and then.
 func limit(o options, systems int, work []job) time.Duration {
-	return time.Duration(o.rounds) * (2*time.Minute + time.Duration(systems*len(work))*(3*o.time+o.calm+20*time.Second))
+	return time.Duration(o.rounds) * (2*time.Minute + time.Duration(systems*len(work))*(1+repeat)*(3*o.time+o.calm+20*time.Second))
 }
 
 // round brings all systems up, measures every row once for each, and takes them down.
@@ -155,8 +155,7 @@ func round(ctx context.Context, o options, n int, all []system, work []job, dir 
 			if !j.fits(w) {
 				continue
 			}
-			r.busy = append(r.busy, calm(ctx, o.calm))
-			results, e := w.measure(ctx, o, j)
+			results, busy, e := undisturbed(ctx, o.calm, worlds, func() (map[string]float64, error) { return w.measure(ctx, o, j) })
 			if ctx.Err() != nil {
 				return context.Cause(ctx)
 			}
@@ -165,9 +164,10 @@ func round(ctx context.Context, o options, n int, all []system, work []job, dir 
 				continue
 			}
 			r.add(w.name, results)
+			r.busy = append(r.busy, busy)
 			if o.verbose {
 				for _, name := range slices.Sorted(maps.Keys(results)) {
-					fmt.Fprintf(os.Stderr, "  %-14s %-14s %s\n", name, w.name, number(results[name]))
+					fmt.Fprintf(os.Stderr, "  %-14s %-14s %7s   (others: %2.0f %%)\n", name, w.name, number(results[name]), 100*busy)
 				}
 			}
 		}

@@ -53,7 +53,7 @@ type report struct {
 	start    time.Time
 	systems  []system
 	values   map[string]map[string][]float64 // row, system
-	busy     []float64                       // how busy others kept the machine just before each measurement, 0 to 1
+	busy     []float64                       // what share of the machine other programs had in each measurement, 0 to 1
 	notes    []string
 	failures []error
 }
@@ -168,8 +168,8 @@ func (r *report) print(out io.Writer) {
 	}
 	fmt.Fprintf(out, "\n%s", footnotes)
 	if busy := slices.Sorted(slices.Values(r.busy)); len(busy) > 0 {
-		fmt.Fprintf(out, "just before the measurements the machine was busy with something else to %.0f %% (median), %.0f %% (p90)\n",
-			100*quantile(busy, 0.5), 100*quantile(busy, 0.9))
+		fmt.Fprintf(out, "other programs had %.0f %% of the machine during the median measurement, %.0f %% at the p90, %.0f %% at most\n",
+			100*quantile(busy, 0.5), 100*quantile(busy, 0.9), 100*busy[len(busy)-1])
 	}
 	for _, n := range r.notes {
 		fmt.Fprintln(out, n)
@@ -218,7 +218,7 @@ func (r *report) writeJSON(path string) error {
 		Start    time.Time `json:"start"`
 		Rounds   int       `json:"rounds"`
 		Seconds  float64   `json:"seconds"` // of one load
-		Busy     []float64 `json:"busy"`    // before each measurement, 0 to 1
+		Busy     []float64 `json:"busy"`    // the share that other programs had, 0 to 1
 		Results  []Result  `json:"results"`
 		Notes    []string  `json:"notes,omitempty"`
 		Failures []string  `json:"failures,omitempty"`

@@ -42,10 +42,17 @@ type world struct {
 	peak  float64 // largest memory seen under load, MB
 }
 
-func (w *world) close() {
-	w.lane.close()
+// lanes lists each lane once.
+func (w *world) lanes() []*lane {
 	if w.stock != nil && w.stock != w.lane {
-		w.stock.close()
+		return []*lane{w.lane, w.stock}
+	}
+	return []*lane{w.lane}
+}
+
+func (w *world) close() {
+	for _, l := range w.lanes() {
+		l.close()
 	}
 }
 

@@ -1,6 +1,9 @@
 package main
 
 import (
+	"fmt"
+	"maps"
+	"slices"
 	"strings"
 	"time"
 
@@ -46,6 +49,16 @@ func (c *cli) status(cmd *cobra.Command) (api.Status, error) {
 
 func (c *cli) printStatus(st api.Status) {
 	c.printf("warren %s, running for %s, UDP port %d\n", clean(st.Version), humanDuration(time.Duration(st.Uptime)*time.Second), st.Port)
+	if len(st.Offloads) > 0 {
+		c.printf("kernel offloads: %s\n", clean(strings.Join(st.Offloads, ", ")))
+	}
+	if len(st.Drops) > 0 {
+		var drops []string
+		for _, reason := range slices.Sorted(maps.Keys(st.Drops)) {
+			drops = append(drops, fmt.Sprintf("%s %d", reason, st.Drops[reason]))
+		}
+		c.printf("packets dropped: %s\n", clean(strings.Join(drops, ", ")))
+	}
 	for _, w := range st.Warnings {
 		c.printf("warning: %s\n", clean(w))
 	}

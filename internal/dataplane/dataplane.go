@@ -1,7 +1,8 @@
 // Package dataplane moves packets between TUN devices and the socket.
 //
 // Each worker is one goroutine that takes a batch and runs it to completion: read, look up, seal or open, write. No packet
-// passes from one goroutine to another, and nothing is allocated for one.
+// passes from one goroutine to another, and nothing is allocated for one. Where there are CPUs enough, several workers share a
+// socket or a TUN device: they read in turns, seal and open at the same time, and write in the order in which they read (line).
 //
 //	out: Tunnel.ReadFrames -> routes: inner destination -> Peer -> Segmenter -> Keypair.Seal into the train -> Socket.WriteBatch
 //	in:  Socket.ReadBatch -> first byte -> index: Keypair -> Open in place -> cryptokey check -> Joiner -> Tunnel.WriteFrame
@@ -18,6 +19,7 @@ package dataplane
 import (
 	"fmt"
 	"net/netip"
+	"runtime"
 	"sync/atomic"
 	"time"
 
@@ -68,20 +70,21 @@ type Entry struct {
 
 // Plane is the data plane of a process: one socket, several networks.
 type Plane struct {
-	socket Socket
-	events chan<- Event
-	epoch  time.Time
-	index  atomic.Pointer[map[uint32]Entry]
-	drops  [numDrops]atomic.Uint64
-	ctl    *sender // the control loop's
+	socket  Socket
+	events  chan<- Event
+	epoch   time.Time
+	workers int // that share the socket, or a TUN device
+	index   atomic.Pointer[map[uint32]Entry]
+	drops   [numDrops]atomic.Uint64
+	ctl     *sender // the control loop's
 }
 
 // New makes a data plane that moves nothing yet. Events go to events, which the control loop drains. epoch is that of the
 // wireguard engines' Config.
 func New(socket Socket, events chan<- Event, epoch time.Time) *Plane {
-	p := &Plane{socket: socket, events: events, epoch: epoch}
+	p := &Plane{socket: socket, events: events, epoch: epoch, workers: workersFor(runtime.GOMAXPROCS(0))}
 	p.index.Store(&map[uint32]Entry{})
-	p.ctl = newSender(p, 1)
+	p.ctl = newSender(p, nil, 0)
 	return p
 }
 

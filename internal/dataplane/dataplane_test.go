@@ -88,7 +88,7 @@ func newPair(t testing.TB, bare bool) (a, b *end) {
 		routes.Add(netip.PrefixFrom(inner4[other], 32), e.peer)
 		routes.Add(netip.PrefixFrom(inner6[other], 128), e.peer)
 		e.net.SetRoutes(routes.Build())
-		e.recv, e.send = &receiver{plane: e.plane}, newSender(e.plane, framesBatch)
+		e.recv, e.send = newReceiver(e.plane, newLine(), true), newSender(e.plane, nil, 0)
 		ends[i] = e
 	}
 	a, b = ends[0], ends[1]

@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"os"
 	"slices"
+	"sync"
 
 	"github.com/warren-vpn/warren/internal/packet"
 	"github.com/warren-vpn/warren/internal/route"
@@ -19,53 +20,45 @@ const (
 	bufferSize   = 65536
 	receiveBatch = 32  // messages of one receive
 	maxErrors    = 100 // receive errors in a row before giving up
+	maxRuns      = 64
 	maxDatagram  = 2048
 )
 
 // Run reads the socket until it is closed. It returns nil when the socket was closed.
 func (p *Plane) Run() error {
-	r := receiver{plane: p}
-	batch := make([]packet.Datagrams, receiveBatch)
-	for i := range batch {
-		batch[i].Data = make([]byte, bufferSize)
-	}
-	for failed := 0; failed < maxErrors; {
-		n, err := p.socket.ReadBatch(batch)
-		if errors.Is(err, net.ErrClosed) || errors.Is(err, os.ErrClosed) {
-			return nil
-		}
-		if err != nil {
-			if failed++; failed == maxErrors {
-				return fmt.Errorf("socket: %w", err)
-			}
-			continue
-		}
-		failed = 0
-		r.now = p.now()
-		r.index = *p.index.Load()
-		for i := range n {
-			r.train(batch[i])
-		}
-		r.flush()
-		r.received()
-	}
-	return nil
+	return p.share(func(l *line) error { return newReceiver(p, l, p.workers == 1).run() })
 }
 
-// receiver is the memory of the goroutine that reads the socket.
+// share runs the workers of one stream and waits for their end. The first error counts.
+func (p *Plane) share(work func(*line) error) error {
+	l := newLine()
+	errs := make([]error, p.workers)
+	var wg sync.WaitGroup
+	for i := range errs {
+		wg.Go(func() { errs[i] = work(l) }) // ends when the socket or device is closed
+	}
+	wg.Wait()
+	return errors.Join(errs...)
+}
+
+// receiver is the memory of one goroutine that reads the socket.
 type receiver struct {
-	plane *Plane
-	now   int64
-	index map[uint32]Entry
+	plane  *Plane
+	line   *line
+	ticket uint64
+	eager  bool // write each run at once: nobody else waits for CPU work to be done first
+	batch  []packet.Datagrams
+	now    int64
+	index  map[uint32]Entry
 
 	// The run of packets under one keypair since received was last called.
 	last  Entry
 	bytes int
 	data  bool
 
-	// The packets that wait to be written to one network's TUN device as one.
-	join packet.Joiner
-	to   *Network
+	// What waits to be written to TUN devices: runs[:filled], each as one frame.
+	runs   [maxRuns]bundle
+	filled int
 
 	// The last source that passed the cryptokey check, and of whom.
 	source struct {
@@ -73,6 +66,53 @@ type receiver struct {
 		peer  *Peer
 		table *route.Table[*Peer]
 	}
+}
+
+// bundle is a row of packets for one network's host that may be written as one.
+type bundle struct {
+	packets packet.Joiner
+	to      *Network
+}
+
+func newReceiver(p *Plane, l *line, eager bool) *receiver {
+	r := &receiver{plane: p, line: l, eager: eager, batch: make([]packet.Datagrams, receiveBatch)}
+	for i := range r.batch {
+		r.batch[i].Data = make([]byte, bufferSize)
+	}
+	return r
+}
+
+func (r *receiver) run() error {
+	for failed := 0; failed < maxErrors; {
+		r.line.take()
+		n, err := r.plane.socket.ReadBatch(r.batch)
+		r.ticket = r.line.give()
+		if err == nil {
+			failed = 0
+			r.open(r.batch[:n])
+		}
+		r.line.done(r.ticket)
+		if errors.Is(err, net.ErrClosed) || errors.Is(err, os.ErrClosed) {
+			return nil
+		}
+		if err != nil {
+			if failed++; failed == maxErrors {
+				return fmt.Errorf("socket: %w", err)
+			}
+		}
+	}
+	return nil
+}
+
+// open deals with all that one receive has brought.
+func (r *receiver) open(batch []packet.Datagrams) {
+	r.now = r.plane.now()
+	r.index = *r.plane.index.Load()
+	for _, d := range batch {
+		r.train(d)
+	}
+	r.flush()
+	r.received()
 }
 
 // train deals with each datagram of d.
@@ -170,11 +210,18 @@ func (r *receiver) inner(peer *Peer, p []byte, partial bool) {
 		return
 	}
 	packet.ClampMSS(p, peer.Path.MTU())
-	if r.to != peer.network || !r.join.Add(p, partial) {
-		r.flush()
-		r.to, r.join.UDP = peer.network, peer.network.uso
-		r.join.Add(p, partial)
+	if r.filled > 0 {
+		if last := &r.runs[r.filled-1]; last.to == peer.network && last.packets.Add(p, partial) {
+			return
+		}
 	}
+	if r.filled == maxRuns || r.eager {
+		r.flush()
+	}
+	next := &r.runs[r.filled]
+	next.to, next.packets.UDP = peer.network, peer.network.uso
+	next.packets.Add(p, partial)
+	r.filled++
 }
 
 // owns is the cryptokey check (spec/40-wireguard.md#cryptokey-routing): is source routed to peer?
@@ -191,12 +238,17 @@ func (r *receiver) owns(peer *Peer, source netip.Addr) bool {
 	return true
 }
 
-// flush writes the packets that wait to their TUN device.
+// flush writes what waits to its TUN devices, in its turn.
 func (r *receiver) flush() {
-	if pieces, o := r.join.Flush(); len(pieces) > 0 {
-		r.to.write(o, pieces)
+	if r.filled == 0 {
+		return
 	}
-	r.to = nil
+	r.line.await(r.ticket)
+	for i := range r.runs[:r.filled] {
+		pieces, o := r.runs[i].packets.Flush()
+		r.runs[i].to.write(o, pieces)
+	}
+	r.filled = 0
 }
 
 // received counts the packets of the last run and passes on what their session says of them.

@@ -24,28 +24,16 @@ const (
 
 // Run reads the TUN device until it is closed and sends what it reads. It returns nil when the device was closed.
 func (n *Network) Run() error {
-	s := newSender(n.plane, framesBatch)
-	for {
-		k, err := n.tunnel.ReadFrames(s.frames)
-		if errors.Is(err, os.ErrClosed) {
-			return nil
-		}
-		if err != nil {
-			return fmt.Errorf("tunnel: %w", err)
-		}
-		s.now = n.plane.now()
-		for i := range k {
-			s.send(n, s.frames[i])
-		}
-		s.flush()
-	}
+	return n.plane.share(func(l *line) error { return newSender(n.plane, l, framesBatch).run(n) })
 }
 
 // sender is the memory of one goroutine that sends: sealed messages gather in trains in the arena until flush.
 type sender struct {
 	plane  *Plane
+	line   *line // nil for the control loop's, which waits for nobody
+	ticket uint64
 	frames []packet.Frame
-	now    int64 // Unix nanoseconds, read once a batch
+	now    int64 // see Plane.now
 	cut    packet.Segmenter
 
 	arena  []byte
@@ -56,14 +44,34 @@ type sender struct {
 	reply  [packet.MaxTooBig]byte
 }
 
-func newSender(p *Plane, frames int) *sender {
-	s := &sender{plane: p, arena: make([]byte, arenaSize), trains: make([]packet.Datagrams, 0, maxTrains)}
-	if frames > 1 {
-		for range frames {
-			s.frames = append(s.frames, packet.Frame{Data: make([]byte, frameSize)})
-		}
+func newSender(p *Plane, l *line, frames int) *sender {
+	s := &sender{plane: p, line: l, arena: make([]byte, arenaSize), trains: make([]packet.Datagrams, 0, maxTrains)}
+	for range frames {
+		s.frames = append(s.frames, packet.Frame{Data: make([]byte, frameSize)})
 	}
 	return s
+}
+
+func (s *sender) run(n *Network) error {
+	for {
+		s.line.take()
+		k, err := n.tunnel.ReadFrames(s.frames)
+		s.ticket = s.line.give()
+		if err == nil {
+			s.now = n.plane.now()
+			for _, f := range s.frames[:k] {
+				s.send(n, f)
+			}
+			s.flush()
+		}
+		s.line.done(s.ticket)
+		if errors.Is(err, os.ErrClosed) {
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("tunnel: %w", err)
+		}
+	}
 }
 
 // send routes one frame of network n.
@@ -157,9 +165,12 @@ func (s *sender) couple(n int, to netip.AddrPort) {
 	s.count, s.closed = 1, false
 }
 
-// flush sends all trains.
+// flush sends all trains, in its turn.
 func (s *sender) flush() {
 	if len(s.trains) > 0 {
+		if s.line != nil {
+			s.line.await(s.ticket)
+		}
 		if err := s.plane.socket.WriteBatch(s.trains); err != nil && !errors.Is(err, net.ErrClosed) {
 			s.plane.drop(DropSocket)
 		}

@@ -14,6 +14,11 @@ import (
 // routeProtocol marks our routes in the kernel's tables (`ip route` shows "proto 187"), so that no others are touched.
 const routeProtocol = 187
 
+const (
+	maxTrain = 65507 // bytes of the largest UDP send
+	sealed   = 32    // bytes that sealing adds to a packet
+)
+
 const addrGenModeNone = 1 // IN6_ADDR_GEN_MODE_NONE of linux/if_link.h
 
 // Configure gives iface exactly the addresses addrs, the MTU mtu (bytes), and brings it up. It makes no routes, not even
@@ -28,6 +33,11 @@ func Configure(iface string, addrs []netip.Prefix, mtu int) error {
 		if err := netlink.LinkSetMTU(link, mtu); err != nil {
 			return fmt.Errorf("set the MTU of %s to %d: %w", iface, mtu, err)
 		}
+	}
+	// A super-packet whose segments fill one UDP datagram train is read and sent with one system call each. A kernel that does
+	// not take the limit costs a second send, nothing else.
+	if segs := uint32(maxTrain / (mtu + sealed)); link.Attrs().GSOMaxSegs != segs {
+		_ = netlink.LinkSetGSOMaxSegs(link, int(segs))
 	}
 	if link.Attrs().RawFlags&unix.IFF_UP == 0 {
 		// A tunnel has no use for a link-local address and the router solicitations that come with it. Where IPv6 is off

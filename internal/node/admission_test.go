@@ -91,6 +91,20 @@ func (m *machine) joinPending(code string) {
 	}
 }
 
+func TestANewcomerKnowsEverybodyAtOnce(t *testing.T) {
+	story(t, testnet.Link{Delay: 20 * time.Millisecond}, func(w *world) {
+		ms := w.found("a", "b", "c", "d", "e", "f")
+		n := w.machine("new")
+		n.join(ms[0].invite(1))
+		took := w.agreed(7, time.Second, append(ms, n)...)
+		w.Logf("all agree %v after the join", took)
+		if took = w.eventually("in touch", 3*time.Second, func() bool { return w.linked(append(ms, n)...) }); took > 2500*time.Millisecond {
+			w.Errorf("in touch with all only %v later", took)
+		}
+		w.allPairs(append(ms, n)...)
+	})
+}
+
 func TestANewcomerWaitsForApprovalOverARestart(t *testing.T) {
 	story(t, lan, func(w *world) {
 		ms := w.found("a", "b")
@@ -142,9 +156,8 @@ func TestClashesOfNamesAndAddressesEndInAgreement(t *testing.T) {
 		_, err := a.node.Create(w.Context(), api.CreateRequest{Name: "tiny", NodeName: "a", Pool: netip.MustParsePrefix("10.86.0.0/28")})
 		must(w, 0, err)
 		b.join(a.invite(1))
-		code := a.invite(20)
 		w.eventually("in touch", 10*time.Second, func() bool { return w.linked(a, b) })
-		code = a.invite(20)
+		code := a.invite(20)
 		testnet.Wait(time.Second)
 		halves := [2][]*machine{{a}, {b}} // each lets in six, with the same names, of the twelve addresses that are left
 		all := []*machine{a, b}
@@ -180,5 +193,58 @@ func TestClashesOfNamesAndAddressesEndInAgreement(t *testing.T) {
 		}
 		w.eventually("in touch", 2*time.Minute, func() bool { return w.linked(all...) })
 		w.allPairs(all...)
+	})
+}
+
+func TestAFullPoolCostsTheLastOnesOnlyTheirIPv4(t *testing.T) {
+	story(t, lan, func(w *world) {
+		a, b := w.machine("a"), w.machine("b")
+		_, err := a.node.Create(w.Context(), api.CreateRequest{Name: "tiny", NodeName: "a", Pool: netip.MustParsePrefix("10.86.0.0/29")})
+		must(w, 0, err)
+		b.join(a.invite(1))
+		w.eventually("in touch", 10*time.Second, func() bool { return w.linked(a, b) })
+		code := a.invite(20)
+		testnet.Wait(time.Second)
+		halves := [2][]*machine{{a}, {b}} // six addresses for eight
+		all := []*machine{a, b}
+		for i := range 6 {
+			m := w.machine(fmt.Sprintf("m%d", i))
+			halves[i%2], all = append(halves[i%2], m), append(all, m)
+		}
+		w.net.Partition(hosts(halves[0]...), hosts(halves[1]...))
+		for _, m := range all[2:] {
+			m.join(code)
+		}
+		w.net.Heal()
+		w.agreed(8, 2*time.Minute, all...)
+		w.eventually("in touch", 2*time.Minute, func() bool { return w.linked(all...) })
+		without := 0
+		for _, m := range all {
+			if m.network("").Self.Addresses[0].Is6() {
+				without++
+				m.restart()
+			}
+		}
+		if without != 2 {
+			w.Errorf("%d of 8 members have no address out of six", without)
+		}
+		w.eventually("in touch again", time.Minute, func() bool { return w.linked(all...) })
+		for _, m := range all {
+			for _, o := range all {
+				if m == o {
+					continue
+				}
+				from, to := m.addrs(), o.addrs()
+				if _, err := m.tun(m.network("").Interface).Ping(w.Context(), from[len(from)-1], to[len(to)-1], 32); err != nil {
+					w.Errorf("%s -> %s: %v", m.name, o.name, err)
+				}
+			}
+		}
+		late := w.machine("late")
+		_, err = late.node.Join(w.Context(), api.JoinRequest{Code: code, Name: "late"}, func(api.Progress) {})
+		if err == nil {
+			w.Error("a newcomer joins although the pool is full")
+		}
+		w.Logf("a newcomer is told: %v", err)
 	})
 }

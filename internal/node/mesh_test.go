@@ -122,6 +122,30 @@ func TestAStreamFollowsAMemberThatRoams(t *testing.T) {
 	})
 }
 
+func TestAMemberWhoseRouterChangesItsAddressIsFoundAgain(t *testing.T) {
+	story(t, testnet.Link{Delay: 20 * time.Millisecond}, func(w *world) {
+		ms := w.found("a", "b", "c")
+		ms[1].deaf = true // the change is beyond its sight, in a NAT
+		ms[1].restart()
+		w.eventually("in touch", 10*time.Second, func() bool { return w.linked(ms...) })
+		last := time.Now()
+		var gap time.Duration
+		for i := range 100 {
+			if i == 50 {
+				ms[1].host.SetAddrs(address("198.51.100.7"))
+			}
+			if _, err := ms[0].ping(ms[1], i%2, 200*time.Millisecond); err == nil {
+				gap, last = max(gap, time.Since(last)), time.Now()
+			}
+			testnet.Wait(50 * time.Millisecond)
+		}
+		w.Logf("largest gap %v when only the other side sends", gap)
+		if gap > 6*time.Second || time.Since(last) > time.Second {
+			w.Errorf("a gap of %v, the last answer %v ago", gap, time.Since(last))
+		}
+	})
+}
+
 func TestTwoNetworksShareAPortAndNothingElse(t *testing.T) {
 	story(t, lan, func(w *world) {
 		a, b, c := w.machine("a"), w.machine("b"), w.machine("c")

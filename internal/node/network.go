@@ -37,6 +37,7 @@ type network struct {
 
 	unsaved [][]byte // accepted, but not on the disk yet: not passed on before
 	retry   time.Time
+	stale   int  // superseded records in the log
 	changed bool // the roster must be looked at anew
 }
 
@@ -250,7 +251,11 @@ func (w *network) took(now time.Time, res member.Result, from key.NodeID) {
 		}
 	}
 	w.changed = true
-	if !w.save(now, raws) || w.mesh == nil {
+	if !w.save(now, raws) {
+		return
+	}
+	w.tidy(len(res.Superseded))
+	if w.mesh == nil {
 		return
 	}
 	for _, r := range res.Accepted {
@@ -279,6 +284,18 @@ func (w *network) save(now time.Time, raws [][]byte) bool {
 	return true
 }
 
+// tidy notes that so many more records of the log are superseded, and makes the log anew when most of it is: else a member that
+// states its node info again and again would fill the disks of all others.
+func (w *network) tidy(superseded int) {
+	if w.stale += superseded; w.stale <= max(compactSlack, w.set.Len()) {
+		return
+	}
+	w.stale = 0 // should it fail: not at once again
+	if err := w.store.Compact(w.set.Records()); err != nil {
+		w.log.Warn("record log not compacted", "err", err)
+	}
+}
+
 // announce gives gossip the records that were saved late.
 func (w *network) announce(now time.Time) {
 	if w.mesh == nil {
@@ -300,11 +317,13 @@ func (w *network) publish(now time.Time, records ...wire.Record) error {
 	if err := w.store.AppendRecords(raws); err != nil {
 		return fmt.Errorf("save: %w", err)
 	}
+	superseded := 0
 	for _, r := range records {
 		res, err := w.set.Add(r.Raw)
 		if err != nil && !errors.Is(err, member.ErrKnown) {
 			return fmt.Errorf("own record not accepted: %w", err)
 		}
+		superseded += len(res.Superseded)
 		if w.mesh == nil {
 			continue
 		}
@@ -316,6 +335,7 @@ func (w *network) publish(now time.Time, records ...wire.Record) error {
 			w.mesh.gossip.Add(now, a.ID, a.Raw, key.NodeID{})
 		}
 	}
+	w.tidy(superseded) // now that the set has all that the log has
 	w.rosterChanged(now)
 	return nil
 }
