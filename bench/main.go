@@ -140,13 +140,11 @@ func round(ctx context.Context, o options, n int, all []system, work []job, dir 
 		}
 	}()
 	for i, s := range all {
-		w, e := s.open(ctx, filepath.Join(dir, s.name), fmt.Sprintf("%d%d", n, i))
-		if w != nil {
-			worlds = append(worlds, w)
-		}
+		w, e := start(ctx, s, filepath.Join(dir, s.name), fmt.Sprintf("%d%d", n, i), r)
 		if e != nil {
 			return fmt.Errorf("start %s: %w", s.name, e)
 		}
+		worlds = append(worlds, w)
 	}
 	turn := n % len(worlds)
 	order := append(slices.Clone(worlds[turn:]), worlds[:turn]...)
@@ -178,6 +176,26 @@ func round(ctx context.Context, o options, n int, all []system, work []job, dir 
 		}
 	}
 	return nil
+}
+
+const starts = 3 // how often a system may try to come up
+
+// start brings a system up. What fails is taken down and tried again, and the report says so.
+func start(ctx context.Context, s system, dir, id string, r *report) (w *world, err error) {
+	for try := range starts {
+		w, err = s.open(ctx, filepath.Join(dir, fmt.Sprint(try)), fmt.Sprintf("%s%d", id, try))
+		if err == nil {
+			return w, nil
+		}
+		if w != nil {
+			w.close()
+		}
+		if ctx.Err() != nil {
+			return nil, err
+		}
+		r.note("%s did not come up at once: %v", s.name, err)
+	}
+	return nil, err
 }
 
 // choose picks from all those named in the list; an empty list names all.

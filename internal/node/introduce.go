@@ -39,12 +39,13 @@ func (w *network) admit(now time.Time, memberRecord, nodeInfo []byte) ([][]byte,
 		return nil, wire.JoinDenied
 	}
 	for _, raw := range [][]byte{memberRecord, nodeInfo} { // ErrKnown: it joined before, and its answer was lost
-		if err := w.accept(now, raw, key.NodeID{}); err != nil && !errors.Is(err, member.ErrKnown) && !errors.Is(err, member.ErrSuperseded) {
+		if err := w.accept(raw, key.NodeID{}); err != nil && !errors.Is(err, member.ErrKnown) && !errors.Is(err, member.ErrSuperseded) {
 			w.log.Warn("newcomer's record not accepted", "name", m.Name, "err", err)
 			return nil, wire.JoinDenied
 		}
 	}
-	if len(w.unsaved) > 0 { // a membership that a crash could undo is not given out
+	w.save(now)
+	if len(w.inbox) > 0 { // a membership that a crash could undo is not given out
 		return nil, wire.JoinFull
 	}
 	w.rosterChanged(now)

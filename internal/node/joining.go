@@ -158,7 +158,7 @@ func (j *joining) enter(now time.Time, e join.Joined) (*network, error) {
 		return nil, fmt.Errorf("the introducer is not among the members: %w", errChain)
 	}
 	if j.again {
-		return j.network, j.network.vouched(now, e.Records)
+		return j.network, j.network.vouched(e.Records)
 	}
 	j.progress(api.Progress{Stage: api.StageUp, Text: "joined; configuring the interface"})
 	w := j.network
@@ -225,9 +225,9 @@ func (w *network) vouch(now time.Time) {
 }
 
 // vouched takes what a repeated join has brought.
-func (w *network) vouched(now time.Time, records [][]byte) error {
+func (w *network) vouched(records [][]byte) error {
 	for _, raw := range records {
-		if err := w.accept(now, raw, key.NodeID{}); err != nil && !errors.Is(err, member.ErrKnown) && !errors.Is(err, member.ErrSuperseded) {
+		if err := w.accept(raw, key.NodeID{}); err != nil && !errors.Is(err, member.ErrKnown) && !errors.Is(err, member.ErrSuperseded) {
 			return err
 		}
 	}

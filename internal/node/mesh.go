@@ -240,7 +240,7 @@ func (m *mesh) gossipEffect(now time.Time, e gossip.Effect) {
 
 // deliver gives a record that a peer sent to the roster. What can never be accepted is not asked for again.
 func (m *mesh) deliver(now time.Time, d gossip.Deliver) {
-	err := m.w.accept(now, d.Raw, d.Peer)
+	err := m.w.accept(d.Raw, d.Peer)
 	switch {
 	case err == nil:
 		return

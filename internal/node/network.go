@@ -2,7 +2,6 @@ package node
 
 import (
 	"errors"
-	"fmt"
 	"log/slog"
 	"net/netip"
 	"slices"
@@ -35,10 +34,10 @@ type network struct {
 	fresh    *fresh         // after a join, until some member talks to this node
 	pending  *joining       // the join that waits for approval; the roster has nobody until then
 
-	unsaved [][]byte // accepted, but not on the disk yet: not passed on before
-	retry   time.Time
-	stale   int  // superseded records in the log
-	changed bool // the roster must be looked at anew
+	inbox   []accepted // not on the disk yet: not passed on before
+	retry   time.Time  // when to try the disk again; zero: it works
+	stale   int        // superseded records in the log
+	changed bool       // the roster must be looked at anew
 }
 
 // loadNetwork reads one network of the state directory.
@@ -211,133 +210,17 @@ func (w *network) hostChanged(now time.Time) {
 
 // settle runs the network's engines until they ask for nothing more, and returns when to come again.
 func (w *network) settle(now time.Time) (next time.Time) {
-	if len(w.unsaved) > 0 && !now.Before(w.retry) {
-		w.save(now, nil)
-	}
+	w.save(now)
 	if w.changed {
 		w.rosterChanged(now)
 	}
-	if len(w.unsaved) > 0 {
+	if len(w.inbox) > 0 {
 		next = w.retry
 	}
 	if w.mesh != nil {
 		next = earlier(w.mesh.settle(now), next)
 	}
 	return next
-}
-
-// accept takes a record that came from a peer, or from oneself when from is zero.
-func (w *network) accept(now time.Time, raw []byte, from key.NodeID) error {
-	res, err := w.set.Add(raw)
-	if err != nil {
-		return err
-	}
-	w.took(now, res, from)
-	return nil
-}
-
-// took makes what the set accepted safe on the disk and passes it on.
-func (w *network) took(now time.Time, res member.Result, from key.NodeID) {
-	if w.mesh != nil {
-		for _, id := range res.Superseded {
-			w.mesh.gossip.Remove(id)
-		}
-	}
-	raws := make([][]byte, 0, len(res.Accepted))
-	for _, r := range res.Accepted {
-		raws = append(raws, r.Raw)
-		if w.mesh != nil && len(w.unsaved) == 0 {
-			w.mesh.expel(r)
-		}
-	}
-	w.changed = true
-	if !w.save(now, raws) {
-		return
-	}
-	w.tidy(len(res.Superseded))
-	if w.mesh == nil {
-		return
-	}
-	for _, r := range res.Accepted {
-		w.mesh.gossip.Add(now, r.ID, r.Raw, from)
-	}
-}
-
-// save appends raws to the log; what cannot be saved now is kept and not passed on until it can.
-func (w *network) save(now time.Time, raws [][]byte) bool {
-	w.unsaved = append(w.unsaved, raws...)
-	waited := !w.retry.IsZero()
-	if err := w.store.AppendRecords(w.unsaved); err != nil {
-		if !waited {
-			w.log.Error("records cannot be saved, trying again", "count", len(w.unsaved), "err", err)
-			w.n.warnings["save"+w.id.String()] = fmt.Sprintf("network %s: records cannot be saved: %v", w.name(), err)
-		}
-		w.retry = now.Add(saveRetry)
-		return false
-	}
-	if waited {
-		delete(w.n.warnings, "save"+w.id.String())
-		w.retry = time.Time{}
-		w.announce(now)
-	}
-	w.unsaved = nil
-	return true
-}
-
-// tidy notes that so many more records of the log are superseded, and makes the log anew when most of it is: else a member that
-// states its node info again and again would fill the disks of all others.
-func (w *network) tidy(superseded int) {
-	if w.stale += superseded; w.stale <= max(compactSlack, w.set.Len()) {
-		return
-	}
-	w.stale = 0 // should it fail: not at once again
-	if err := w.store.Compact(w.set.Records()); err != nil {
-		w.log.Warn("record log not compacted", "err", err)
-	}
-}
-
-// announce gives gossip the records that were saved late.
-func (w *network) announce(now time.Time) {
-	if w.mesh == nil {
-		return
-	}
-	for _, raw := range w.unsaved {
-		if r, err := wire.ParseRecord(w.id, raw); err == nil && w.set.Has(r.ID) {
-			w.mesh.gossip.Add(now, r.ID, r.Raw, key.NodeID{})
-		}
-	}
-}
-
-// publish makes records of this node's own: on the disk first, so that an error means that nothing happened.
-func (w *network) publish(now time.Time, records ...wire.Record) error {
-	raws := make([][]byte, 0, len(records))
-	for _, r := range records {
-		raws = append(raws, r.Raw)
-	}
-	if err := w.store.AppendRecords(raws); err != nil {
-		return fmt.Errorf("save: %w", err)
-	}
-	superseded := 0
-	for _, r := range records {
-		res, err := w.set.Add(r.Raw)
-		if err != nil && !errors.Is(err, member.ErrKnown) {
-			return fmt.Errorf("own record not accepted: %w", err)
-		}
-		superseded += len(res.Superseded)
-		if w.mesh == nil {
-			continue
-		}
-		for _, id := range res.Superseded {
-			w.mesh.gossip.Remove(id)
-		}
-		for _, a := range res.Accepted {
-			w.mesh.expel(a)
-			w.mesh.gossip.Add(now, a.ID, a.Raw, key.NodeID{})
-		}
-	}
-	w.tidy(superseded) // now that the set has all that the log has
-	w.rosterChanged(now)
-	return nil
 }
 
 // rosterChanged draws the consequences of a changed set.

@@ -314,6 +314,7 @@ func (n *Node) shutdown() error {
 	close(n.done)
 	now := time.Now()
 	for _, w := range n.networks {
+		w.save(now)
 		w.bye()
 		w.deactivate(now)
 	}
