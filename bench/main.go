@@ -99,7 +99,7 @@ func run(ctx context.Context, o options) (err error) {
 	}
 	defer os.RemoveAll(dir)
 	report := newReport(o)
-	all, err := systems(ctx, o, dir, report)
+	all, err := systems(ctx, o, dir, slices.ContainsFunc(work, func(j job) bool { return j.name == "tcp-stock" }), report)
 	if err != nil {
 		return err
 	}

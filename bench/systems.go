@@ -56,8 +56,8 @@ func (w *world) close() {
 	}
 }
 
-// systems builds what is built and looks for what is not.
-func systems(ctx context.Context, o options, dir string, r *report) (all []system, err error) {
+// systems builds what is built and looks for what is not. stock says whether the case with a stock peer is wanted.
+func systems(ctx context.Context, o options, dir string, stock bool, r *report) (all []system, err error) {
 	program := func(name, pkg string) string {
 		path := filepath.Join(dir, name)
 		cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags", "-s -w", "-o", path, pkg)
@@ -71,7 +71,10 @@ func systems(ctx context.Context, o options, dir string, r *report) (all []syste
 	if warren == "" {
 		warren = program("warren", "github.com/warren-vpn/warren/cmd/warren")
 	}
-	wgpeer := program("wgpeer", "github.com/warren-vpn/warren/test/netns/wgpeer")
+	wgpeer := ""
+	if stock {
+		wgpeer = program("wgpeer", "github.com/warren-vpn/warren/test/netns/wgpeer")
+	}
 	all = []system{
 		{bare, openBare, false},
 		{reference, openWireGuard(program("wireguard-go", "golang.zx2c4.com/wireguard")), false},
@@ -162,7 +165,7 @@ func uapi(iface, config string) error {
 	return nil
 }
 
-// openWarren founds a network on side a, lets side b join it, and in a second lane serves a stock WireGuard device.
+// openWarren founds a network on side a, lets side b join it, and with wgpeer serves a stock WireGuard device in a second lane.
 func openWarren(name, binary, wgpeer string) func(ctx context.Context, dir, id string) (*world, error) {
 	return func(ctx context.Context, dir, id string) (*world, error) {
 		l, err := newLane(ctx, dir, id)
@@ -173,7 +176,7 @@ func openWarren(name, binary, wgpeer string) func(ctx context.Context, dir, id s
 		if err != nil {
 			return w, err
 		}
-		if err := joinWarren(ctx, l, binary); err != nil {
+		if err := joinWarren(ctx, l, binary); err != nil || wgpeer == "" {
 			return w, err
 		}
 		if w.stock, err = newLane(ctx, filepath.Join(dir, "stock"), id+"s"); err != nil {

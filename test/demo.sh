@@ -87,7 +87,12 @@ say "All reach all"
 for from in $hosts; do
   for to in $hosts; do
     [ "$from" = "$to" ] && continue
-    rtt=$(on "$from" ping -n -c 1 -W 5 "$(address "$to")" | sed -n 's/.*time=//p')
+    rtt=
+    for _ in $(seq 50); do # a newcomer is known to all some milliseconds after its join
+      rtt=$(on "$from" ping -n -c 1 -W 5 "$(address "$to")" 2>/dev/null | sed -n 's/.*time=//p') && [ -n "$rtt" ] && break
+      sleep 0.1
+    done
+    [ -n "$rtt" ] || { echo "$from does not reach $to"; exit 1; }
     echo "$from -> $to ($(address "$to")): $rtt"
   done
 done

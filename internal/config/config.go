@@ -24,8 +24,9 @@ type Config struct {
 
 // Daemon is the [daemon] table: what all networks of this machine share. A change takes a restart of the daemon.
 type Daemon struct {
-	// Port is the UDP port that all networks share, `port`: 0 to 65535. With 0, the default, the daemon takes a free
-	// port when it first starts and keeps to it afterwards. Set it when a firewall or a router's forwarding names the port.
+	// Port is the UDP port that all networks share, `port`: 0 to 65535. With 0, the default, the daemon takes
+	// 48271, or another if that is taken, when it first starts and keeps to it afterwards. Set it when a firewall or a
+	// router's forwarding names the port.
 	Port uint16
 
 	// LogLevel is the least important thing logged, `log_level`: "debug", "info", "warn" or "error". Default "info",

@@ -55,8 +55,8 @@ type IntroducerConfig struct {
 
 	// Admit takes the member record, whose signatures are good, and the newcomer's node info record. It stores and spreads
 	// both, and returns the records that the newcomer needs, genesis first (spec/30-join.md#grant). With JoinPending or a
-	// refusal there are none. After JoinKnown the member record has the id of one that is there already, and lacks the
-	// witness: Admit keeps the one it has.
+	// refusal there are none. After JoinKnown the member record lacks the witness, and one of the same payload is
+	// there already: Admit keeps that.
 	Admit func(now time.Time, member, nodeInfo []byte) (records [][]byte, status wire.JoinStatus)
 }
 

@@ -67,7 +67,7 @@ func (w *network) describe(now time.Time) api.Network {
 		out.Self = api.Self{Name: self.Name, ID: self.ID.String(), Addresses: addresses(self), PublicKey: wgText(w.keys.WG.Public()),
 			Admin: self.Rights != 0, Rights: self.Rights.Names(), Groups: self.Groups, Endpoints: self.Endpoints}
 	} else {
-		out.Self = api.Self{Name: w.settings.WantedName, ID: w.keys.Identity.NodeID().String(), PublicKey: wgText(w.keys.WG.Public())}
+		out.Self = api.Self{Name: w.lostName(), ID: w.keys.Identity.NodeID().String(), PublicKey: wgText(w.keys.WG.Public())}
 	}
 	for _, m := range r.Members {
 		if m.ID != w.keys.Identity.NodeID() {
@@ -121,6 +121,14 @@ func candidateText(st path.Status) string {
 		return "none tried yet"
 	}
 	return joinAddrs(aps[:min(len(aps), 3)])
+}
+
+// lostName is what to call this node while it has no place in the roster.
+func (w *network) lostName() string {
+	if w.settings.WantedName != "" {
+		return w.settings.WantedName
+	}
+	return w.keys.Identity.NodeID().Short().String()
 }
 
 // fromNanos turns Unix nanoseconds, 0 for never, into a time.

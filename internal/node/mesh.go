@@ -48,7 +48,7 @@ type mesh struct {
 	houseAt  time.Time
 	cache    map[key.NodeID][]netip.AddrPort // where peers were reached; saved at saveAt
 	saveAt   time.Time
-	routes   []netip.Prefix // as last given to the host
+	routes   []netip.Prefix // as last given to the host; nil: try again
 	ended    chan struct{}  // closed by the TUN worker
 }
 
@@ -176,6 +176,7 @@ func (m *mesh) wireguardEffect(now time.Time, e wireguard.Effect) {
 			}
 		}
 	case wireguard.SendKeepalive:
+		n.publishIndex() // what this lets the peer send comes at once
 		if p := m.byKey[e.Peer.Public()]; p != nil {
 			n.plane.SendControl(p.plane, netip.AddrPort{}, nil)
 		}
@@ -188,6 +189,7 @@ func (m *mesh) wireguardEffect(now time.Time, e wireguard.Effect) {
 		delete(n.index, e.Keypair.LocalIndex())
 		n.dirty = true
 	case wireguard.SessionUp:
+		n.publishIndex()
 		if p := m.byKey[e.Peer.Public()]; p != nil {
 			m.sessionUp(now, p, e.From)
 		}
@@ -258,6 +260,9 @@ func (m *mesh) keepHouse(now time.Time) {
 		m.tend(now, p)
 	}
 	m.w.vouch(now)
+	if m.routes == nil {
+		m.syncRoutes()
+	}
 	for ap, t := range m.observed {
 		if now.Sub(t) > observedLife {
 			delete(m.observed, ap)

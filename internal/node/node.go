@@ -29,6 +29,7 @@ import (
 	"github.com/warren-vpn/warren/internal/api"
 	"github.com/warren-vpn/warren/internal/config"
 	"github.com/warren-vpn/warren/internal/dataplane"
+	"github.com/warren-vpn/warren/internal/host"
 	"github.com/warren-vpn/warren/internal/key"
 	"github.com/warren-vpn/warren/internal/state"
 	"github.com/warren-vpn/warren/internal/tun"
@@ -100,6 +101,10 @@ func New(opt Options) (*Node, error) {
 	}
 	if err := n.listen(); err != nil {
 		return nil, errors.Join(err, n.dir.Close())
+	}
+	for i, limit := range host.Limits() {
+		n.log.Warn("not everything works on this system", "limit", limit)
+		n.warnings[fmt.Sprintf("host%d", i)] = limit
 	}
 	n.plane = dataplane.New(n.socket, n.events, n.started)
 	if err := n.load(); err != nil {

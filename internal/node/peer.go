@@ -2,11 +2,13 @@ package node
 
 import (
 	"bytes"
+	"errors"
 	"net/netip"
 	"slices"
 	"time"
 
 	"github.com/warren-vpn/warren/internal/dataplane"
+	"github.com/warren-vpn/warren/internal/host"
 	"github.com/warren-vpn/warren/internal/key"
 	"github.com/warren-vpn/warren/internal/member"
 	"github.com/warren-vpn/warren/internal/path"
@@ -198,10 +200,12 @@ func (m *mesh) syncRoutes() {
 	if slices.Equal(routes, m.routes) {
 		return
 	}
-	m.routes = routes
-	if err := m.w.n.sys.SyncRoutes(m.tunnel.Name(), routes); err != nil {
-		m.log.Error("routes not set", "interface", m.tunnel.Name(), "err", err)
+	err := m.w.n.sys.SyncRoutes(m.tunnel.Name(), routes)
+	if err != nil && !errors.Is(err, host.ErrNoIPv6) {
+		m.log.Error("routes not set, trying again", "interface", m.tunnel.Name(), "err", err)
+		routes = nil
 	}
+	m.routes = routes
 }
 
 // tend looks after one peer about once a second: it calls a linked peer that has no session, and tells path who is in use.

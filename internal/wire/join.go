@@ -19,7 +19,7 @@ const (
 	// MaxJoinParts is the limit of step 4 frames in one answer.
 	MaxJoinParts = 14
 	// MaxJoinGrant is the limit of an encoded JoinGrant in bytes.
-	MaxJoinGrant = 16 << 10
+	MaxJoinGrant = 128 << 10
 	// MaxJoinRecords is the limit of records in one JoinGrant.
 	MaxJoinRecords = 64
 	// MaxJoinName is the limit of a wanted name in bytes.
