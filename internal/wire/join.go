@@ -17,11 +17,11 @@ const (
 	// MaxJoin is the limit of a join frame in bytes: it passes any path that carries IPv6. Step 1 has exactly this size.
 	MaxJoin = 1200
 	// MaxJoinParts is the limit of step 4 frames in one answer.
-	MaxJoinParts = 14
+	MaxJoinParts = 112
 	// MaxJoinGrant is the limit of an encoded JoinGrant in bytes.
 	MaxJoinGrant = 128 << 10
 	// MaxJoinRecords is the limit of records in one JoinGrant.
-	MaxJoinRecords = 64
+	MaxJoinRecords = 256
 	// MaxJoinName is the limit of a wanted name in bytes.
 	MaxJoinName = 63
 	// JoinVersion is what this software understands of joining.
