@@ -154,7 +154,8 @@ func TestAPhoneReachesItsGatewayUntilItIsRevoked(t *testing.T) {
 			w.Fatal("the phone does not reach its gateway")
 		}
 		host.SetAddrs(address("198.51.100.21"))
-		if !p.ping(p.allowed[0]) && !p.ping(p.allowed[0]) { // the first answer may leave before the control loop knows
+		p.ping(p.allowed[0]) // this answer may leave before the control loop knows
+		if !p.ping(p.allowed[0]) {
 			w.Error("the gateway does not follow the phone")
 		}
 		w.agreed(3, 2*time.Second, ms...)
@@ -184,10 +185,9 @@ func TestPingSaysHowAMemberIsReachedOrThatItIsNot(t *testing.T) {
 			w.Errorf("reply %+v", r)
 		}
 		ms[2].host.Unplug(true)
-		start := time.Now()
 		for _, wait := range []time.Duration{0, 30 * time.Second} { // with the session as it was, and with none
 			testnet.Wait(wait)
-			start = time.Now()
+			start := time.Now()
 			_, err = ms[0].node.Ping(w.Context(), api.PingRequest{Member: "c", Timeout: 2000})
 			if api.CodeOf(err) != api.CodeNoAnswer || time.Since(start) != 2*time.Second {
 				w.Errorf("an unreachable member: %v after %v", err, time.Since(start))

@@ -30,7 +30,7 @@ func openTest(t testing.TB) Device {
 	t.Cleanup(func() { d.Close() })
 	link, err := netlink.LinkByName(d.Name())
 	if err == nil {
-		addr := &netlink.Addr{IPNet: &net.IPNet{IP: []byte{10, 9, 0, 1}, Mask: []byte{255, 255, 255, 0}}}
+		addr, _ := netlink.ParseAddr("10.9.0.1/24")
 		err = errors.Join(netlink.LinkSetMTU(link, 1420), netlink.LinkSetUp(link), netlink.AddrAdd(link, addr))
 	}
 	if err != nil {
