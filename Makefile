@@ -12,7 +12,7 @@ MODULE   := github.com/warren-vpn/warren
 # What the tests in network namespaces call: command=Debian package.
 TEST_TOOLS := ip=iproute2 nft=nftables iperf3=iperf3 ping=iputils-ping tcpdump=tcpdump
 
-.PHONY: help build check fmt-check vet staticcheck arch deps deps-check cross test test-tools fuzz demo bench gen clean
+.PHONY: help build check fmt-check vet staticcheck arch deps deps-check cross test test-tools fuzz demo bench microbench gen clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -77,6 +77,9 @@ demo: ## Three hosts on one machine join a network and talk (root, Linux)
 
 bench: ## Measure Warren against wireguard-go in network namespaces (root, Linux); BENCHFLAGS='-rounds 3 -time 3s'
 	$(GO) run ./bench $(BENCHFLAGS)
+
+microbench: ## Run the benchmarks of the hot paths: seal, open, segment, join, replay, lookup
+	$(GO) test -run '^$$' -bench . -benchmem ./internal/wireguard ./internal/packet ./internal/dataplane ./internal/route ./internal/udp ./internal/path
 
 gen: ## Write generated files anew: go generate, spec/vectors
 	$(GO) generate ./...

@@ -31,6 +31,20 @@ func TestPathMTUIsFoundBeforeData(t *testing.T) {
 	}
 }
 
+// The first ping leaves at the moment when the handshake proves the address; when it is lost, another follows.
+func TestPathMTUIsFoundAfterALostFirstPing(t *testing.T) {
+	l := newLab(t, false)
+	k := l.link(public, 30*time.Millisecond)
+	k.down = true
+	l.up(public)
+	l.run(500 * time.Millisecond)
+	k.down = false
+	l.run(3 * time.Second)
+	if got := l.peer.MTU(); got != 1420 || l.e.Status(l.id).RTT == 0 {
+		t.Errorf("MTU %d, want 1420; round trip %v", got, l.e.Status(l.id).RTT)
+	}
+}
+
 // spec/51-path.md#mtu
 func TestSizesAboveTheFirstFailureAreAbandoned(t *testing.T) {
 	l := newLab(t, false)

@@ -183,7 +183,7 @@ func (e *Engine) expire(now time.Time, p *peer) {
 		switch {
 		case g.size > 0:
 			p.sizeMissed(now, g)
-		case g.to.proven.Before(g.sent):
+		case !g.to.proven.After(g.sent): // a handshake proves an address at the moment when the first ping leaves
 			e.missed(now, p, g.to)
 		}
 	}
