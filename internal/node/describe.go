@@ -24,6 +24,9 @@ func (n *Node) Status(ctx context.Context) (st api.Status, err error) {
 func (n *Node) describe(now time.Time) api.Status {
 	st := api.Status{Version: n.opt.Version, PID: os.Getpid(), StateDir: n.dir.Path(), Port: n.socket.Port(),
 		Uptime: int64(now.Sub(n.started) / time.Second), Offloads: n.offloads(), Drops: n.plane.Drops()}
+	if lost := n.socket.Overflow(); lost > 0 {
+		st.Drops["socket_overflow"] = lost
+	}
 	for _, k := range slices.Sorted(maps.Keys(n.warnings)) {
 		st.Warnings = append(st.Warnings, n.warnings[k])
 	}

@@ -15,6 +15,7 @@ type Socket interface {
 	dataplane.Socket
 	Port() uint16
 	Offloads() []string
+	Overflow() uint64
 	Close() error
 }
 

@@ -44,6 +44,8 @@ type Socket interface {
 	Port() uint16
 	// Offloads names what the kernel was found able to do, for people: "gso", "gro", "mmsg", "none".
 	Offloads() []string
+	// Overflow counts datagrams that the kernel dropped because nobody read them in time; 0 where it does not tell.
+	Overflow() uint64
 	// Close closes the socket. It is safe to call twice.
 	Close() error
 }

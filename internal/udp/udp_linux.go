@@ -92,6 +92,20 @@ func (s *linux) Offloads() []string {
 	return out
 }
 
+// Overflow implements Socket.
+func (s *linux) Overflow() (n uint64) {
+	const drops = 8 // SK_MEMINFO_DROPS of linux/sock_diag.h
+	s.raw.Control(func(fd uintptr) { //nolint:errcheck // a closed socket has none
+		var info [drops + 1]uint32
+		size := uint32(unsafe.Sizeof(info))
+		_, _, errno := unix.Syscall6(unix.SYS_GETSOCKOPT, fd, unix.SOL_SOCKET, unix.SO_MEMINFO, uintptr(unsafe.Pointer(&info[0])), uintptr(unsafe.Pointer(&size)), 0)
+		if errno == 0 {
+			n = uint64(info[drops])
+		}
+	})
+	return n
+}
+
 // Close implements Socket.
 func (s *linux) Close() error {
 	if s.closed.Swap(true) {

@@ -51,5 +51,8 @@ func (s *plain) Port() uint16 { return uint16(s.conn.LocalAddr().(*net.UDPAddr).
 // Offloads implements Socket.
 func (s *plain) Offloads() []string { return []string{"none"} }
 
+// Overflow implements Socket.
+func (s *plain) Overflow() uint64 { return 0 }
+
 // Close implements Socket.
 func (s *plain) Close() error { return s.conn.Close() }

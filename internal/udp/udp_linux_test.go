@@ -98,6 +98,18 @@ func TestOneBadDatagramDoesNotStopTheOthers(t *testing.T) {
 	}
 }
 
+func TestOverflowIsCounted(t *testing.T) {
+	a, b, to := pair(t)
+	for range 1000 { // 56 MB: more than any buffer
+		if err := a.WriteBatch([]packet.Datagrams{train(40, 1400, 1400, to)}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if b.Overflow() == 0 || a.Overflow() != 0 {
+		t.Fatalf("dropped %d and %d", b.Overflow(), a.Overflow())
+	}
+}
+
 func TestPortTaken(t *testing.T) {
 	a, _, _ := pair(t)
 	if _, err := Listen(a.Port()); !errors.Is(err, ErrPortTaken) {
