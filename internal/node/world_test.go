@@ -221,7 +221,7 @@ type socket struct {
 }
 
 func (s *socket) Offloads() []string { return []string{"none"} }
-func (s *socket) Overflow() uint64 { return 0 }
+func (s *socket) Overflow() uint64   { return 0 }
 
 func (s *socket) ReadBatch(b []packet.Datagrams) (int, error) {
 	n, from, err := s.ReadFrom(b[0].Data[:cap(b[0].Data)])

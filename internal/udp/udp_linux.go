@@ -94,7 +94,7 @@ func (s *linux) Offloads() []string {
 
 // Overflow implements Socket.
 func (s *linux) Overflow() (n uint64) {
-	const drops = 8 // SK_MEMINFO_DROPS of linux/sock_diag.h
+	const drops = 8                  // SK_MEMINFO_DROPS of linux/sock_diag.h
 	s.raw.Control(func(fd uintptr) { //nolint:errcheck // a closed socket has none
 		var info [drops + 1]uint32
 		size := uint32(unsafe.Sizeof(info))
