@@ -152,7 +152,7 @@ const (
 	DropExpired               // keypair past its life
 	DropSource                // inner source is not the peer's
 	DropTooBig                // does not fit the path; the sender was told
-	DropStage                 // too many packets wait for a session
+	DropStage                 // too many packets wait for a session, or in vain
 	DropTunnel                // the host did not take it
 	DropSocket                // the socket did not take it
 	DropEvents                // the control loop is busy

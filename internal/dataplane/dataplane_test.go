@@ -232,6 +232,31 @@ func TestFirstPacketsWaitForTheSession(t *testing.T) {
 	}
 }
 
+// spec/40-wireguard.md#staging
+func TestPacketsThatWaitInVainDoNotKeepLaterOnesFromAsking(t *testing.T) {
+	a, _ := newPair(t, true)
+	transmit(a, superPacket(100, 1240))
+	<-a.events
+	a.plane.DropStaged(a.peer) // the handshake was given up
+	transmit(a, superPacket(100, 1240))
+	if len(a.events) != 1 {
+		t.Fatalf("%d events after the next packet, want one", len(a.events))
+	}
+	<-a.events
+	a.plane.DropStaged(a.peer)
+	for len(a.events) < cap(a.events) {
+		a.events <- Event{}
+	}
+	transmit(a, superPacket(100, 1240)) // the control loop is busy and does not hear of it
+	for len(a.events) > 0 {
+		<-a.events
+	}
+	transmit(a, superPacket(100, 1240))
+	if len(a.events) != 1 {
+		t.Fatal("a packet does not ask because an earlier one was not heard")
+	}
+}
+
 func TestTooBigForThePath(t *testing.T) {
 	a, b := newPair(t, false)
 	transmit(a, superPacket(5000, 1380)) // 1420 bytes a packet; the path is known to carry 1280

@@ -191,8 +191,8 @@ func (s *sender) stage(peer *Peer, f packet.Frame) {
 	for range dropped {
 		s.plane.drop(DropStage)
 	}
-	if first {
-		s.plane.post(Event{Kind: EventWanted, Peer: peer})
+	if first && !s.plane.post(Event{Kind: EventWanted, Peer: peer}) {
+		s.plane.DropStaged(peer) // so that the next packet asks again
 	}
 }
 
@@ -215,6 +215,13 @@ func (s *sender) tooBig(peer *Peer, k *wireguard.Keypair, to netip.AddrPort, f p
 	s.plane.drop(DropTooBig)
 	if n := packet.TooBig(s.reply[:], f.Data, mtu); n > 0 {
 		peer.network.write(packet.Offload{}, [][]byte{s.reply[:n]})
+	}
+}
+
+// DropStaged drops what waits for peer, as when its session is gone for good: the next packet asks for a new one.
+func (p *Plane) DropStaged(peer *Peer) {
+	for range peer.staged.take() {
+		p.drop(DropStage)
 	}
 }
 

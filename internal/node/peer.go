@@ -236,6 +236,7 @@ func (m *mesh) sessionUp(now time.Time, p *peer, from netip.AddrPort) {
 func (m *mesh) sessionDown(now time.Time, p *peer) {
 	m.path.SessionDown(now, p.id)
 	m.pathChanged(now, p)
+	m.w.n.plane.DropStaged(p.plane)
 	p.retry = now.Add(max(p.backoff, firstRetry))
 }
 

@@ -86,46 +86,12 @@ func TestFormsShareNeitherKeyNorNonce(t *testing.T) {
 	}
 }
 
-func BenchmarkSealFast(b *testing.B) {
-	w, send, _ := tunnel(b)
-	send.Peer().SetFast(true)
-	now := w.nodes[0].nanosNow()
-	buf := make([]byte, HeaderLen+1420+TagLen)
-	b.SetBytes(1420)
-	b.ReportAllocs()
-	for b.Loop() {
-		if _, err := send.Seal(now, buf, 1420, 0); err != nil {
-			b.Fatal(err)
-		}
-	}
-}
-
 func BenchmarkReplay(b *testing.B) {
 	var w window
 	b.ReportAllocs()
 	for n := uint64(0); b.Loop(); n++ {
 		if !w.accept(n) {
 			b.Fatal("a new counter was refused")
-		}
-	}
-}
-
-func BenchmarkOpenFast(b *testing.B) {
-	w, send, receive := tunnel(b)
-	send.Peer().SetFast(true)
-	now := w.nodes[0].nanosNow()
-	sealed := make([]byte, HeaderLen+1420+TagLen)
-	if _, err := send.Seal(now, sealed, 1420, 0); err != nil {
-		b.Fatal(err)
-	}
-	buf := make([]byte, len(sealed))
-	b.SetBytes(1420)
-	b.ReportAllocs()
-	for b.Loop() {
-		copy(buf, sealed)
-		receive.window.filter.Reset()
-		if _, _, err := receive.Open(now, buf); err != nil {
-			b.Fatal(err)
 		}
 	}
 }

@@ -232,8 +232,14 @@ func TestTransportAllocatesNothing(t *testing.T) {
 	}
 }
 
-func BenchmarkSeal(b *testing.B) {
+func BenchmarkSeal(b *testing.B)     { benchmarkSeal(b, false) }
+func BenchmarkSealFast(b *testing.B) { benchmarkSeal(b, true) }
+func BenchmarkOpen(b *testing.B)     { benchmarkOpen(b, false) }
+func BenchmarkOpenFast(b *testing.B) { benchmarkOpen(b, true) }
+
+func benchmarkSeal(b *testing.B, fast bool) {
 	w, send, _ := tunnel(b)
+	send.Peer().SetFast(fast)
 	now := w.nodes[0].nanosNow()
 	buf := make([]byte, HeaderLen+1420+TagLen)
 	b.SetBytes(1420)
@@ -245,8 +251,9 @@ func BenchmarkSeal(b *testing.B) {
 	}
 }
 
-func BenchmarkOpen(b *testing.B) {
+func benchmarkOpen(b *testing.B, fast bool) {
 	w, send, receive := tunnel(b)
+	send.Peer().SetFast(fast)
 	now := w.nodes[0].nanosNow()
 	sealed := make([]byte, HeaderLen+1420+TagLen)
 	if _, err := send.Seal(now, sealed, 1420, 0); err != nil {
