@@ -10,9 +10,9 @@ TARGETS  := linux/amd64 linux/arm64 linux/mipsle windows/amd64 darwin/arm64 free
 MODULE   := github.com/warren-vpn/warren
 
 # What the tests in network namespaces call: command=Debian package.
-TEST_TOOLS := ip=iproute2 nft=nftables iperf3=iperf3 ping=iputils-ping tcpdump=tcpdump
+TEST_TOOLS := ip=iproute2 nft=nftables iperf3=iperf3 ping=iputils-ping tcpdump=tcpdump miniupnpd=miniupnpd-nftables dbus-daemon=dbus
 
-.PHONY: help build check fmt-check vet staticcheck arch deps deps-check cross test test-tools fuzz demo bench microbench gen clean
+.PHONY: help build check fmt-check vet staticcheck arch deps deps-check cross test test-tools demo-tools fuzz demo natmatrix sim bench microbench gen clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -50,19 +50,22 @@ cross: ## Build the binary for every platform of the README
 		GOOS=$${t%/*} GOARCH=$${t#*/} CGO_ENABLED=0 $(GO) build -trimpath -o /dev/null ./cmd/warren || exit 1; \
 	done
 
-test-tools:
-	@missing=; for t in $(TEST_TOOLS); do command -v $${t%=*} >/dev/null || [ -x /usr/sbin/$${t%=*} ] || missing="$$missing $${t#*=}"; done; \
+# What the demo calls.
+DEMO_TOOLS := ip=iproute2 nft=nftables ping=iputils-ping
+
+test-tools demo-tools: %-tools:
+	@missing=; for t in $(if $(filter demo,$*),$(DEMO_TOOLS),$(TEST_TOOLS)); do command -v $${t%=*} >/dev/null || [ -x /usr/sbin/$${t%=*} ] || missing="$$missing $${t#*=}"; done; \
 	if [ -n "$$missing" ] && [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
 		echo "installing:$$missing"; \
 		apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing; \
-	elif [ -n "$$missing" ]; then echo "missing:$$missing (tests that need them skip)"; fi
+	elif [ -n "$$missing" ]; then echo "missing:$$missing (what needs them is skipped, or fails)"; fi
 
 # The race detector needs a C compiler; without one the tests run without it.
 RACE  = $(shell [ "$$($(GO) env CGO_ENABLED)" = 1 ] && command -v $$($(GO) env CC) >/dev/null 2>&1 && echo -race)
 
 test: test-tools ## Run all tests: with the race detector, then those in network namespaces (root) without it
-	$(GO) test $(RACE) -timeout 8m $$($(GO) list ./... | grep -v '/test/netns')
-	$(GO) test -count=1 -timeout 9m -v ./test/netns/...
+	$(GO) test $(RACE) -timeout 25m $$($(GO) list ./... | grep -v '/test/netns')
+	$(GO) test -count=1 -timeout 14m -v ./test/netns/...
 
 fuzz: ## Run every fuzz target for FUZZTIME (20s)
 	@for pkg in $$(grep -rl --include='*_test.go' '^func Fuzz' . | xargs -n1 dirname | sort -u); do \
@@ -72,8 +75,14 @@ fuzz: ## Run every fuzz target for FUZZTIME (20s)
 		done; \
 	done
 
-demo: ## Three hosts on one machine join a network and talk (root, Linux)
+demo: demo-tools ## Three hosts on one machine, two behind NATs, join a network and talk (root, Linux)
 	@test/demo.sh
+
+natmatrix: test-tools ## Try every pair of NATs and firewalls in network namespaces, print the table of docs/NAT.md (root, Linux, 20 minutes)
+	WARREN_NATMATRIX=$(CURDIR)/bin/natmatrix.md $(GO) test -count=1 -timeout 60m -run '^TestMatrix$$' ./test/natmatrix; status=$$?; cat bin/natmatrix.md; exit $$status
+
+sim: ## Simulate SIM=1000 members in virtual time: convergence, bytes, memory, invariants; STEPS=3: the first steps alone (docs/SCALE.md says how long it takes)
+	$(GO) test -count=1 -v -timeout 6h -run '^TestByHand$$' ./test/sim -nodes $(or $(SIM),1000) -steps $(or $(STEPS),0)
 
 bench: ## Measure Warren against wireguard-go in network namespaces (root, Linux); BENCHFLAGS='-rounds 3 -time 3s'
 	$(GO) run ./bench $(BENCHFLAGS)

@@ -103,3 +103,47 @@ func TestReport(t *testing.T) {
 		}
 	}
 }
+
+// Rows with relays are compared with direct, of the same build, and one relay is judged.
+func TestReportOfRelays(t *testing.T) {
+	r := newReport(options{rounds: 1})
+	r.systems = []system{{name: reference}, {name: ours, judged: true}, {name: "old", judged: true}}
+	for i, s := range []string{ours, "old"} {
+		for hops := range relays {
+			r.add(relayEntry(s, hops), map[string]float64{"relay-tcp": float64(8+i) / float64(1+hops), "relay-cpu": float64(1 + i*hops)})
+		}
+	}
+	got := map[string]Result{}
+	for _, x := range r.results() {
+		got[x.System+" "+x.Row] = x
+	}
+	for key, want := range map[string]float64{"direct relay-tcp": 0, "1 relay relay-tcp": 0.5, "2 relays relay-tcp": 1.0 / 3, "old 1 relay relay-cpu": 2} {
+		if x, ok := got[key]; !ok || math.Abs(x.Ratio-want) > 1e-9 {
+			t.Errorf("%s: %+v, want the ratio %g", key, x, want)
+		}
+	}
+	if x := got["1 relay relay-tcp"]; x.Met == nil || !*x.Met {
+		t.Errorf("1 relay: %+v, want it judged and met", x)
+	}
+	if x := got["old 1 relay relay-cpu"]; x.Met == nil || *x.Met {
+		t.Errorf("old 1 relay: %+v, want it judged and missed", x)
+	}
+	if x := got["2 relays relay-tcp"]; x.Met != nil {
+		t.Errorf("2 relays: %+v, want it not judged", x)
+	}
+}
+
+// Each round begins with another number of relays.
+func TestRelayStepsTurn(t *testing.T) {
+	first := map[string]bool{}
+	for round := range relays {
+		steps := relaySteps(&world{name: ours, mesh: &mesh{}}, round)
+		if len(steps) != numRelaySteps {
+			t.Fatalf("%d steps, want %d", len(steps), numRelaySteps)
+		}
+		first[steps[1].entry] = true
+	}
+	if len(first) != len(relays) {
+		t.Errorf("rounds begin with %v", first)
+	}
+}

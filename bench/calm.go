@@ -88,8 +88,12 @@ func othersTime(all []*world) float64 {
 	}
 	for _, w := range all {
 		for _, l := range w.lanes() {
-			seconds, _ := cpu(l)
+			seconds, _, _ := cpu(l.daemons)
 			own += seconds
+			for _, threads := range l.threads {
+				seconds, _, _ := cpuOf(threads)
+				own += seconds
+			}
 		}
 	}
 	return usedTime() - own

@@ -22,24 +22,42 @@ type job struct {
 	load  bool // the memory under it counts
 	fits  func(w *world) bool
 	apply func(ctx context.Context, w *world, t time.Duration) (map[string]float64, error)
+	steps func(w *world, round int) []step // in place of apply, for what is measured in parts
+}
+
+// step is a part of a job that is measured by itself.
+type step struct {
+	entry   string // in the table, whose results they are
+	prepare func(ctx context.Context) error
+	apply   func(ctx context.Context, t time.Duration) (map[string]float64, error)
+}
+
+// parts are the steps of the job; most have one.
+func (j job) parts(w *world, round int) []step {
+	if j.steps != nil {
+		return j.steps(w, round)
+	}
+	return []step{{entry: w.name, apply: func(ctx context.Context, t time.Duration) (map[string]float64, error) { return w.measure(ctx, j, t) }}}
 }
 
 func always(*world) bool         { return true }
 func hasDaemons(w *world) bool   { return len(w.lane.daemons) > 0 }
 func hasStockPeer(w *world) bool { return w.stock != nil }
+func hasMesh(w *world) bool      { return w.mesh != nil }
 
 // jobs is what is measured, in this order: what needs quiet comes first.
 var jobs = []job{
-	{"rss", false, hasDaemons, idleMemory},
-	{"ping", false, always, pingIdle},
-	{"tcp-1", true, always, tcpOne},
-	{"tcp-4", true, always, tcpFour},
-	{"tcp-bidir", true, always, tcpBoth},
-	{"tcp-stock", false, hasStockPeer, tcpStock},
-	{"tcp-plain", true, always, tcpPlain},
-	{"ping-load", true, always, pingLoad},
-	{"udp-1400", true, always, udpRow(1400)},
-	{"udp-64", true, always, udpRow(64)},
+	{"rss", false, hasDaemons, idleMemory, nil},
+	{"ping", false, always, pingIdle, nil},
+	{"tcp-1", true, always, tcpOne, nil},
+	{"tcp-4", true, always, tcpFour, nil},
+	{"tcp-bidir", true, always, tcpBoth, nil},
+	{"tcp-stock", false, hasStockPeer, tcpStock, nil},
+	{"tcp-plain", true, always, tcpPlain, nil},
+	{"ping-load", true, always, pingLoad, nil},
+	{"udp-1400", true, always, udpRow(1400), nil},
+	{"udp-64", true, always, udpRow(64), nil},
+	{"relay", false, hasMesh, nil, relaySteps},
 }
 
 func jobNames() (names []string) {
@@ -50,20 +68,25 @@ func jobNames() (names []string) {
 }
 
 // measure runs a job, with an eye on the memory of the daemons.
-func (w *world) measure(ctx context.Context, o options, j job) (map[string]float64, error) {
-	ctx, cancel := context.WithTimeout(ctx, 3*o.time+30*time.Second)
-	defer cancel()
+func (w *world) measure(ctx context.Context, j job, t time.Duration) (results map[string]float64, err error) {
 	if !j.load || len(w.lane.daemons) == 0 {
-		return j.apply(ctx, w, o.time)
+		return j.apply(ctx, w, t)
 	}
+	mb := peak(ctx, w.lane.daemons, func() { results, err = j.apply(ctx, w, t) })
+	w.peak = max(w.peak, mb)
+	return results, err
+}
+
+// peak returns the largest memory of any of the daemons while do runs, in MB.
+func peak(ctx context.Context, daemons []*process, do func()) (mb float64) {
 	watch, stop := context.WithCancel(ctx)
 	var wg sync.WaitGroup
 	wg.Go(func() { // ends with watch
 		tick := time.NewTicker(pollForThis)
 		defer tick.Stop()
 		for {
-			if m, err := memory(w.lane); err == nil {
-				w.peak = max(w.peak, m)
+			if m, err := memory(daemons); err == nil {
+				mb = max(mb, m)
 			}
 			select {
 			case <-tick.C:
@@ -72,15 +95,15 @@ func (w *world) measure(ctx context.Context, o options, j job) (map[string]float
 			}
 		}
 	})
-	results, err := j.apply(ctx, w, o.time)
+	do()
 	stop()
 	wg.Wait()
-	return results, err
+	return mb
 }
 
-// memory is the resident memory of the larger of the daemons, in MB.
-func memory(l *lane) (mb float64, err error) {
-	for _, d := range l.daemons {
+// memory is the resident memory of the largest of the daemons, in MB.
+func memory(daemons []*process) (mb float64, err error) {
+	for _, d := range daemons {
 		b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", d.cmd.Process.Pid))
 		if err != nil {
 			return 0, err
@@ -101,30 +124,42 @@ func memory(l *lane) (mb float64, err error) {
 
 const ticksPerSecond = 100 // USER_HZ
 
-// cpu is the CPU time that the daemons have used together, in seconds.
-func cpu(l *lane) (seconds float64, err error) {
-	for _, d := range l.daemons {
-		b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", d.cmd.Process.Pid))
+// cpu is the CPU time that the daemons have used together, in seconds, and what of it was not in the kernel.
+func cpu(daemons []*process) (seconds, user float64, err error) {
+	var pids []int
+	for _, d := range daemons {
+		pids = append(pids, d.cmd.Process.Pid)
+	}
+	return cpuOf(pids)
+}
+
+// cpuOf is cpu of processes by their numbers.
+func cpuOf(pids []int) (seconds, user float64, err error) {
+	for _, pid := range pids {
+		b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 		if err != nil {
-			return 0, err
+			return 0, 0, err
 		}
 		f := strings.Fields(string(b[strings.LastIndexByte(string(b), ')')+1:]))
 		if len(f) < 13 {
-			return 0, errors.New("short /proc stat")
+			return 0, 0, errors.New("short /proc stat")
 		}
-		for _, s := range f[11:13] { // utime, stime
-			n, err := strconv.ParseFloat(s, 64)
-			if err != nil {
-				return 0, err
-			}
-			seconds += n / ticksPerSecond
+		utime, err := strconv.ParseFloat(f[11], 64)
+		if err != nil {
+			return 0, 0, err
 		}
+		stime, err := strconv.ParseFloat(f[12], 64)
+		if err != nil {
+			return 0, 0, err
+		}
+		seconds += (utime + stime) / ticksPerSecond
+		user += utime / ticksPerSecond
 	}
-	return seconds, nil
+	return seconds, user, nil
 }
 
 func idleMemory(_ context.Context, w *world, _ time.Duration) (map[string]float64, error) {
-	m, err := memory(w.lane)
+	m, err := memory(w.lane.daemons)
 	return map[string]float64{"rss-idle": m}, err
 }
 
@@ -180,7 +215,7 @@ func parseIperf(out []byte) (gbits, gigabytes float64, err error) {
 }
 
 func tcpOne(ctx context.Context, w *world, t time.Duration) (map[string]float64, error) {
-	before, err := cpu(w.lane)
+	before, _, err := cpu(w.lane.daemons)
 	if err != nil {
 		return nil, err
 	}
@@ -190,7 +225,7 @@ func tcpOne(ctx context.Context, w *world, t time.Duration) (map[string]float64,
 	}
 	out := map[string]float64{"tcp-1": gbits}
 	if hasDaemons(w) {
-		after, err := cpu(w.lane)
+		after, _, err := cpu(w.lane.daemons)
 		if err != nil {
 			return nil, err
 		}

@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -33,38 +34,119 @@ var outer = [2]netip.Addr{netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr(
 
 func prefix() string { return fmt.Sprintf("%s%d-", family, os.Getpid()) }
 
-// lane is two namespaces joined by a veth with MTU 1500, and the daemons in them.
+// lane is namespaces joined by veths with MTU 1500, and the daemons in them. Sides 0 and 1 are the ends, a and b.
 type lane struct {
-	ns      [2]string
+	ns      []string
 	dir     string
 	inner   [2]netip.Addr // the address of each end in the tunnel
 	daemons []*process
+	threads map[int][]int // of the kernel, by the side whose packets they receive: see ownReceiver
 }
 
-// newLane makes the namespaces and the wire. name is unique in the run.
+// newLane makes the namespaces of two ends and the wire. name is unique in the run.
 func newLane(ctx context.Context, dir, name string) (*lane, error) {
+	l, err := namespaces(ctx, dir, name, "a", "b")
+	if err != nil {
+		return l, err
+	}
+	return l, l.wire(ctx, end{0, device, outer[0]}, end{1, device, outer[1]})
+}
+
+// namespaces makes a namespace for each side, without wires. After an error, too, the lane must be closed, unless it is nil.
+func namespaces(ctx context.Context, dir, name string, sides ...string) (*lane, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, err
 	}
 	l := &lane{dir: dir, inner: outer}
-	for i, side := range []string{"a", "b"} {
+	for _, side := range sides {
 		ns := prefix() + name + side
 		if err := command(ctx, "ip", "netns", "add", ns); err != nil {
 			return l, err
 		}
-		l.ns[i] = ns
-	}
-	steps := [][]string{{"-n", l.ns[0], "link", "add", device, "mtu", "1500", "type", "veth", "peer", "name", device, "mtu", "1500", "netns", l.ns[1]}}
-	for i, ns := range l.ns {
-		steps = append(steps, []string{"-n", ns, "link", "set", "lo", "up"}, []string{"-n", ns, "link", "set", device, "up"},
-			[]string{"-n", ns, "addr", "add", netip.PrefixFrom(outer[i], 24).String(), "dev", device})
-	}
-	for _, s := range steps {
-		if err := command(ctx, "ip", s...); err != nil {
+		l.ns = append(l.ns, ns)
+		if err := command(ctx, "ip", "-n", ns, "link", "set", "lo", "up"); err != nil {
 			return l, err
 		}
 	}
 	return l, nil
+}
+
+// end is one end of a wire.
+type end struct {
+	side   int
+	device string
+	addr   netip.Addr // in a /24
+}
+
+// wire joins two sides by a veth. It has IPv4 only, so that all systems send packets of one size.
+func (l *lane) wire(ctx context.Context, a, b end) error {
+	steps := [][]string{{"-n", l.ns[a.side], "link", "add", a.device, "mtu", "1500", "type", "veth",
+		"peer", "name", b.device, "mtu", "1500", "netns", l.ns[b.side]}}
+	for _, e := range []end{a, b} {
+		steps = append(steps, []string{"-n", l.ns[e.side], "link", "set", e.device, "addrgenmode", "none", "up"},
+			[]string{"-n", l.ns[e.side], "addr", "add", netip.PrefixFrom(e.addr, 24).String(), "dev", e.device})
+	}
+	for _, s := range steps {
+		if err := command(ctx, "ip", s...); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// ownReceiver has a side's packets from a device received by a thread of the kernel, once receiveApart says so. Otherwise whoever
+// sends into a veth also carries the packet through the network stack of the receiving side, to its socket, and pays for it.
+func (l *lane) ownReceiver(ctx context.Context, side int, device string) error {
+	before, err := napiThreads()
+	if err != nil {
+		return err
+	}
+	if _, err := l.run(ctx, side, "ethtool", "-K", device, "gro", "on"); err != nil {
+		return err
+	}
+	if _, err := l.run(ctx, side, "sh", "-c", "echo 1 >/sys/class/net/"+device+"/threaded"); err != nil {
+		return err
+	}
+	after, err := napiThreads()
+	if err != nil {
+		return err
+	}
+	fresh := slices.DeleteFunc(after, func(pid int) bool { return slices.Contains(before, pid) })
+	if len(fresh) == 0 {
+		return fmt.Errorf("the kernel made no thread to receive from %s", device)
+	}
+	if l.threads == nil {
+		l.threads = map[int][]int{}
+	}
+	l.threads[side] = append(l.threads[side], fresh...)
+	return nil
+}
+
+// receiveApart says of a device with an ownReceiver whether that thread receives, or whoever sends. A veth uses its thread only
+// for packets that could be joined to larger ones, which this option makes of all that come from UDP sockets.
+func (l *lane) receiveApart(ctx context.Context, side int, device string, apart bool) error {
+	option := "off"
+	if apart {
+		option = "on"
+	}
+	_, err := l.run(ctx, side, "ethtool", "-K", device, "rx-udp-gro-forwarding", option)
+	return err
+}
+
+// napiThreads lists the threads of the kernel that receive packets.
+func napiThreads() (pids []int, err error) {
+	names, err := filepath.Glob("/proc/[0-9]*/comm")
+	if err != nil {
+		return nil, err
+	}
+	for _, name := range names {
+		b, _ := os.ReadFile(name) // it may be gone already
+		pid, err := strconv.Atoi(filepath.Base(filepath.Dir(name)))
+		if err == nil && strings.HasPrefix(string(b), "napi/") {
+			pids = append(pids, pid)
+		}
+	}
+	return pids, nil
 }
 
 // offloads are what a wire without offloads lacks. Generic segmentation alone would leave UDP's own on.
@@ -148,9 +230,7 @@ func (l *lane) close() {
 		d.end()
 	}
 	for _, ns := range l.ns {
-		if ns != "" {
-			destroy(ctx, ns)
-		}
+		destroy(ctx, ns)
 	}
 }
 

@@ -10,6 +10,8 @@
 // a round are up at the same time; each row is measured for one after the other, so that what disturbs the machine
 // disturbs all of them alike, and the order turns with the rounds. Only one system works at a time.
 //
+// The row "relay" has a network of four nodes of Warren by itself, which cuts the wires between the ends: see relay.go.
+//
 // wireguard-go is the program of its authors, built from the module that go.mod names, with its defaults. tincd, nebula
 // and fastd are measured when they are on PATH. "bare veth" is the wire without any tunnel.
 //
@@ -99,7 +101,7 @@ func run(ctx context.Context, o options) (err error) {
 	}
 	defer os.RemoveAll(dir)
 	report := newReport(o)
-	all, err := systems(ctx, o, dir, slices.ContainsFunc(work, func(j job) bool { return j.name == "tcp-stock" }), report)
+	all, err := systems(ctx, o, dir, work, report)
 	if err != nil {
 		return err
 	}
@@ -128,7 +130,11 @@ func run(ctx context.Context, o options) (err error) {
 
 // limit bounds the whole run, with room for everything that hangs until its own limit now and then.
 func limit(o options, systems int, work []job) time.Duration {
-	return time.Duration(o.rounds) * (2*time.Minute + time.Duration(systems*len(work))*(1+repeat)*(3*o.time+o.calm+20*time.Second))
+	parts := len(work)
+	if slices.ContainsFunc(work, func(j job) bool { return j.steps != nil }) {
+		parts += 2 * numRelaySteps // what prepares them takes its time, too
+	}
+	return time.Duration(o.rounds) * (2*time.Minute + time.Duration(systems*parts)*(1+repeat)*(3*o.time+o.calm+20*time.Second))
 }
 
 // round brings all systems up, measures every row once for each, and takes them down.
@@ -153,19 +159,12 @@ func round(ctx context.Context, o options, n int, all []system, work []job, dir 
 			if !j.fits(w) {
 				continue
 			}
-			results, busy, e := undisturbed(ctx, o.calm, worlds, func() (map[string]float64, error) { return w.measure(ctx, o, j) })
-			if ctx.Err() != nil {
-				return context.Cause(ctx)
-			}
-			if e != nil {
-				r.fail(fmt.Errorf("%s, %s: %w", w.name, j.name, e))
-				continue
-			}
-			r.add(w.name, results)
-			r.busy = append(r.busy, busy)
-			if o.verbose {
-				for _, name := range slices.Sorted(maps.Keys(results)) {
-					fmt.Fprintf(os.Stderr, "  %-14s %-14s %7s   (others: %2.0f %%)\n", name, w.name, number(results[name]), 100*busy)
+			for _, s := range j.parts(w, n) {
+				if e := part(ctx, o, s, worlds, r); e != nil {
+					r.fail(fmt.Errorf("%s, %s: %w", s.entry, j.name, e))
+				}
+				if ctx.Err() != nil {
+					return context.Cause(ctx)
 				}
 			}
 		}
@@ -173,6 +172,31 @@ func round(ctx context.Context, o options, n int, all []system, work []job, dir 
 	for _, w := range order {
 		if w.peak > 0 {
 			r.add(w.name, map[string]float64{"rss-load": w.peak})
+		}
+	}
+	return nil
+}
+
+// part measures a step.
+func part(ctx context.Context, o options, s step, worlds []*world, r *report) error {
+	if s.prepare != nil {
+		if err := s.prepare(ctx); err != nil {
+			return err
+		}
+	}
+	results, busy, err := undisturbed(ctx, o.calm, worlds, func() (map[string]float64, error) {
+		ctx, cancel := context.WithTimeout(ctx, 3*o.time+30*time.Second)
+		defer cancel()
+		return s.apply(ctx, o.time)
+	})
+	if err != nil {
+		return err
+	}
+	r.add(s.entry, results)
+	r.busy = append(r.busy, busy)
+	if o.verbose {
+		for _, name := range slices.Sorted(maps.Keys(results)) {
+			fmt.Fprintf(os.Stderr, "  %-14s %-14s %7s   (others: %2.0f %%)\n", name, s.entry, number(results[name]), 100*busy)
 		}
 	}
 	return nil
@@ -216,7 +240,7 @@ func choose[T any](all []T, list string, name func(T) string) (out []T, err erro
 }
 
 // tools is what bench calls: command, Debian package.
-var tools = [][2]string{{"ip", "iproute2"}, {"iperf3", "iperf3"}, {"ping", "iputils-ping"}, {"ethtool", "ethtool"}}
+var tools = [][2]string{{"ip", "iproute2"}, {"iperf3", "iperf3"}, {"ping", "iputils-ping"}, {"ethtool", "ethtool"}, {"nft", "nftables"}}
 
 // install gets the commands that are missing, where apt is there to be asked.
 func install(ctx context.Context) error {

@@ -18,7 +18,7 @@ import (
 // row is a line of the table.
 type row struct {
 	name, title, unit string
-	target            float64 // of the ratio of medians to wireguard-go; for the rows of absolute, of the median itself
+	target            float64 // of the ratio of medians (1); for the rows of absolute, of the median itself
 	atMost            bool    // the target is an upper bound: less is better
 	absolute          bool
 }
@@ -38,13 +38,24 @@ var rows = []row{
 	{"ping-load-99", "ping beside 1 TCP stream, p99 (4)", "ms", 1.0, true, false},
 	{"rss-idle", "memory of a daemon, idle (5)", "MB", 25, true, true},
 	{"rss-load", "memory of a daemon, largest under load (5)", "MB", 60, true, true},
+	{"relay-tcp", "TCP, 1 stream, over relays (6)", "Gbit/s", 0.5, false, false},
+	{"relay-cpu", "CPU of a relay; direct: of the receiver (7)", "s/GB", 0.6, true, false},
+	{"relay-cpu-own", "CPU of a relay without the next host's receiving (8)", "s/GB", 0.6, true, false},
+	{"relay-cpu-user", "of (7) in user space", "s/GB", 0, true, false},
+	{"relay-ping", "ping, idle, median, over relays (6)", "ms", 0, true, false},
+	{"relay-rss-idle", "memory of a relay, idle (5)", "MB", 25, true, true},
+	{"relay-rss", "memory of a relay, largest under load; direct: of the receiver (5)", "MB", 60, true, true},
 }
 
-const footnotes = `(1) ratio of medians, to wireguard-go; "met" and "missed" judge the median of these rounds
+const footnotes = `(1) ratio of medians, to wireguard-go, of the rows with relays to direct; "met" and "missed" judge the median of these rounds
 (2) one end stock wireguard-go, set up as "warren device add" prints it: its MTU is 1280, wireguard-go to wireguard-go has 1420
 (3) highest delivered rate that a search found; sizes are of the inner IP packet; sent and received by sendmmsg and recvmmsg, no GSO
 (4) 100 pings a second; a lost one counts as 1000 ms
-(5) resident memory (VmRSS) of the larger of both daemons; under load: over all loads of a round
+(5) resident memory (VmRSS) of the largest daemon in question; under load: over all loads of a round, of relays during the stream
+(6) the same two nodes each time; nft silences the wire between them, then the one from the first relay to the end, too
+(7) user and system time of the daemon for each GB of the stream that the receiver got; of two relays the mean. Who sends into a
+    veth also carries the packet through the next host's kernel: a relay pays for what its receiver's network card would start
+(8) as (7), while threads of the kernel receive on all wires; the daemon and the threads of its own host count
 `
 
 // report gathers the results.
@@ -80,6 +91,30 @@ func (r *report) add(system string, results map[string]float64) {
 	}
 }
 
+// column is whose results a line of the table has.
+type column struct {
+	name, base string // base: to which its ratios are; "": it has none
+	judged     bool
+}
+
+// columns lists them in the order of the table: each system, then what Warren does with relays.
+func (r *report) columns() (all []column) {
+	for _, s := range r.systems {
+		c := column{s.name, reference, s.judged}
+		if s.name == reference {
+			c.base = ""
+		}
+		all = append(all, c)
+	}
+	for _, s := range r.systems {
+		if s.judged {
+			direct := relayEntry(s.name, 0)
+			all = append(all, column{direct, "", false}, column{relayEntry(s.name, 1), direct, true}, column{relayEntry(s.name, 2), direct, false})
+		}
+	}
+	return all
+}
+
 // Result is one row for one system, as JSON.
 type Result struct {
 	Row    string    `json:"row"`
@@ -90,7 +125,7 @@ type Result struct {
 	Min    float64   `json:"min"`
 	Median float64   `json:"median"`
 	Max    float64   `json:"max"`
-	Ratio  float64   `json:"ratio,omitempty"` // of the medians, to wireguard-go
+	Ratio  float64   `json:"ratio,omitempty"` // of the medians, to wireguard-go or direct
 	Target float64   `json:"target,omitempty"`
 	Met    *bool     `json:"met,omitempty"`
 }
@@ -98,7 +133,7 @@ type Result struct {
 // results lists what was measured, in the order of the table.
 func (r *report) results() (out []Result) {
 	for _, w := range rows {
-		for _, s := range r.systems {
+		for _, s := range r.columns() {
 			runs := r.values[w.name][s.name]
 			if len(runs) == 0 {
 				continue
@@ -106,7 +141,7 @@ func (r *report) results() (out []Result) {
 			sorted := slices.Sorted(slices.Values(runs))
 			x := Result{Row: w.name, Title: w.title, Unit: w.unit, System: s.name, Runs: runs,
 				Min: sorted[0], Median: quantile(sorted, 0.5), Max: sorted[len(sorted)-1]}
-			if base := slices.Sorted(slices.Values(r.values[w.name][reference])); len(base) > 0 && s.name != reference {
+			if base := slices.Sorted(slices.Values(r.values[w.name][s.base])); len(base) > 0 {
 				x.Ratio = x.Median / quantile(base, 0.5)
 			}
 			judged := x.Ratio

@@ -16,6 +16,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 )
@@ -39,15 +40,20 @@ type world struct {
 	name  string
 	lane  *lane
 	stock *lane   // where side b is stock wireguard-go; nil: has no such case
+	mesh  *mesh   // where others can relay; nil: has no such case
 	peak  float64 // largest memory seen under load, MB
 }
 
 // lanes lists each lane once.
 func (w *world) lanes() []*lane {
+	all := []*lane{w.lane}
 	if w.stock != nil && w.stock != w.lane {
-		return []*lane{w.lane, w.stock}
+		all = append(all, w.stock)
 	}
-	return []*lane{w.lane}
+	if w.mesh != nil {
+		all = append(all, w.mesh.lane)
+	}
+	return all
 }
 
 func (w *world) close() {
@@ -56,8 +62,10 @@ func (w *world) close() {
 	}
 }
 
-// systems builds what is built and looks for what is not. stock says whether the case with a stock peer is wanted.
-func systems(ctx context.Context, o options, dir string, stock bool, r *report) (all []system, err error) {
+// systems builds what is built and looks for what is not. The cases with a stock peer and with relays are there when a job of
+// work is about them.
+func systems(ctx context.Context, o options, dir string, work []job, r *report) (all []system, err error) {
+	wanted := func(name string) bool { return slices.ContainsFunc(work, func(j job) bool { return j.name == name }) }
 	program := func(name, pkg string) string {
 		path := filepath.Join(dir, name)
 		cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags", "-s -w", "-o", path, pkg)
@@ -72,16 +80,16 @@ func systems(ctx context.Context, o options, dir string, stock bool, r *report) 
 		warren = program("warren", "github.com/warren-vpn/warren/cmd/warren")
 	}
 	wgpeer := ""
-	if stock {
+	if wanted("tcp-stock") {
 		wgpeer = program("wgpeer", "github.com/warren-vpn/warren/test/netns/wgpeer")
 	}
 	all = []system{
 		{bare, openBare, false},
 		{reference, openWireGuard(program("wireguard-go", "golang.zx2c4.com/wireguard")), false},
-		{ours, openWarren(ours, warren, wgpeer), true},
+		{ours, openWarren(ours, warren, wgpeer, wanted("relay")), true},
 	}
 	if name, path, ok := strings.Cut(o.also, "="); ok {
-		all = append(all, system{name, openWarren(name, path, wgpeer), true})
+		all = append(all, system{name, openWarren(name, path, wgpeer, wanted("relay")), true})
 	} else if o.also != "" {
 		return nil, errors.New("-also wants NAME=FILE")
 	}
@@ -165,8 +173,9 @@ func uapi(iface, config string) error {
 	return nil
 }
 
-// openWarren founds a network on side a, lets side b join it, and with wgpeer serves a stock WireGuard device in a second lane.
-func openWarren(name, binary, wgpeer string) func(ctx context.Context, dir, id string) (*world, error) {
+// openWarren founds a network on side a, lets side b join it; with wgpeer it serves a stock WireGuard device in a second lane;
+// with relays it makes a mesh, too.
+func openWarren(name, binary, wgpeer string, relays bool) func(ctx context.Context, dir, id string) (*world, error) {
 	return func(ctx context.Context, dir, id string) (*world, error) {
 		l, err := newLane(ctx, dir, id)
 		if l == nil {
@@ -176,13 +185,21 @@ func openWarren(name, binary, wgpeer string) func(ctx context.Context, dir, id s
 		if err != nil {
 			return w, err
 		}
-		if err := joinWarren(ctx, l, binary); err != nil || wgpeer == "" {
+		if err := joinWarren(ctx, l, binary); err != nil {
 			return w, err
 		}
-		if w.stock, err = newLane(ctx, filepath.Join(dir, "stock"), id+"s"); err != nil {
-			return w, err
+		if wgpeer != "" {
+			if w.stock, err = newLane(ctx, filepath.Join(dir, "stock"), id+"s"); err != nil {
+				return w, err
+			}
+			if err := serveDevice(ctx, w.stock, binary, wgpeer); err != nil {
+				return w, err
+			}
 		}
-		return w, serveDevice(ctx, w.stock, binary, wgpeer)
+		if relays {
+			w.mesh, err = openMesh(ctx, filepath.Join(dir, "mesh"), id+"m", binary)
+		}
+		return w, err
 	}
 }
 
@@ -215,29 +232,44 @@ func (n node) do(ctx context.Context, v any, args ...string) error {
 // fullMTU is what a path over the wire carries, once it has been probed.
 const fullMTU = 1420
 
+// network is what a node says of its network.
+type network struct {
+	Self  struct{ Addresses []netip.Addr }
+	Relay struct{ Bytes uint64 } // passed on
+	Peers []struct {
+		Name, Path string
+		Via        []string
+		MTU        int `json:"mtu"`
+	}
+}
+
+// network asks the node for its only network.
+func (n node) network(ctx context.Context) (network, error) {
+	var s struct{ Networks []network }
+	if err := n.do(ctx, &s, "status"); err != nil {
+		return network{}, err
+	}
+	if len(s.Networks) != 1 || len(s.Networks[0].Self.Addresses) == 0 {
+		return network{}, fmt.Errorf("not in one network with an address: %+v", s)
+	}
+	return s.Networks[0], nil
+}
+
 // settled waits until each node knows one peer, directly and with the full MTU, and fills in the inner addresses.
 func settled(ctx context.Context, l *lane, nodes []node) error {
 	return l.eventually(ctx, func() error {
 		for _, n := range nodes {
-			var s struct {
-				Networks []struct {
-					Self  struct{ Addresses []netip.Addr }
-					Peers []struct {
-						Path string
-						MTU  int `json:"mtu"`
-					}
-				}
-			}
-			if err := n.do(ctx, &s, "status"); err != nil {
+			s, err := n.network(ctx)
+			if err != nil {
 				return err
 			}
-			if len(s.Networks) != 1 || len(s.Networks[0].Peers) != 1 || len(s.Networks[0].Self.Addresses) == 0 {
+			if len(s.Peers) != 1 {
 				return fmt.Errorf("no peer yet: %+v", s)
 			}
-			if p := s.Networks[0].Peers[0]; p.Path != "direct" || p.MTU != fullMTU {
+			if p := s.Peers[0]; p.Path != "direct" || p.MTU != fullMTU {
 				return fmt.Errorf("the path is %s, MTU %d", p.Path, p.MTU)
 			}
-			l.inner[n.side] = s.Networks[0].Self.Addresses[0]
+			l.inner[n.side] = s.Self.Addresses[0]
 		}
 		return nil
 	})
@@ -287,15 +319,11 @@ func serveDevice(ctx context.Context, l *lane, binary, wgpeer string) error {
 	if _, err := l.daemon(1, "wgpeer", nil, device.Config, wgpeer, "wg0"); err != nil {
 		return err
 	}
-	var s struct {
-		Networks []struct {
-			Self struct{ Addresses []netip.Addr }
-		}
-	}
-	if err := a.do(ctx, &s, "status"); err != nil {
+	s, err := a.network(ctx)
+	if err != nil {
 		return err
 	}
-	l.inner[0] = s.Networks[0].Self.Addresses[0]
+	l.inner[0] = s.Self.Addresses[0]
 	// The device is behind its own endpoint until it speaks.
 	if err := l.eventually(ctx, func() error {
 		_, err := l.run(ctx, 1, "ping", "-n", "-q", "-c", "1", "-W", "1", l.inner[0].String())

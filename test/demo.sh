@@ -1,11 +1,13 @@
 #!/usr/bin/env bash
-# Three hosts on one machine become a network and talk. `make demo` runs it; it needs Linux and root.
+# Three hosts on one machine become a network and talk, two of them behind NATs. `make demo` runs it; it needs Linux and root.
 #
-#   anna 192.0.2.1    ben 192.0.2.2    cleo 192.0.2.3
-#     |                 |                |
-#     +-----------------+----------------+------ lan
+#   anna 192.168.1.2 --- home-a, a NAT, 20.1.0.2 ---+
+#                                                   +--- internet, with a BitTorrent DHT of its own
+#   ben  192.168.2.2 --- home-b, a NAT, 20.2.0.2 ---+
+#   cleo 20.3.0.2 ----------------------------------+
 #
-# Each host is a network namespace with its own state directory. Everything goes away at the end, however it ends.
+# Each host and each router is a network namespace, each host with its own state directory. No packet leaves this machine.
+# Everything goes away at the end, however it ends.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -15,10 +17,11 @@ if [ -t 1 ]; then bold=$'\e[1m' green=$'\e[32m' plain=$'\e[0m'; else bold='' gre
 
 [ "$(uname)" = Linux ] || { echo "the demo needs Linux"; exit 1; }
 [ "$(id -u)" = 0 ] || { echo "the demo makes network namespaces and so needs root: sudo make demo"; exit 1; }
-for tool in ip ping go; do command -v "$tool" >/dev/null || { echo "the demo needs the command $tool"; exit 1; }; done
+for tool in ip nft ping go; do command -v "$tool" >/dev/null || { echo "the demo needs the command $tool"; exit 1; }; done
 [ -c /dev/net/tun ] || { echo "the demo needs /dev/net/tun"; exit 1; }
 
 hosts="anna ben cleo"
+places="$hosts home-a home-b internet"
 run=warren-demo-$$
 dir=$(mktemp -d "/tmp/$run.XXXX")
 cleanup() {
@@ -29,7 +32,7 @@ cleanup() {
       [ -f "$dir/$h/daemon.log" ] && { printf '\n-- the log of %s\n' "$h"; tail -n 20 "$dir/$h/daemon.log"; }
     done
   fi
-  for h in $hosts lan; do
+  for h in $places; do
     if [ -e "/run/netns/$run-$h" ]; then
       ip netns pids "$run-$h" | xargs -r kill -9 2>/dev/null || true
       ip netns del "$run-$h" || true
@@ -45,27 +48,56 @@ trap 'exit 130' INT TERM
 on()      { local h=$1; shift; ip netns exec "$run-$h" env WARREN_STATE="$dir/$h" PATH="$dir/bin:$PATH" "$@"; }
 type_on() { local h=$1; shift; show "$h\$ $*"; on "$h" "$@"; }
 
+# wire HOST DEVICE ADDRESS HOST DEVICE ADDRESS: a wire between two hosts.
+wire() {
+  ip -n "$run-$1" link add "$2" type veth peer name "$5" netns "$run-$4"
+  ip -n "$run-$1" addr add "$3" dev "$2"
+  ip -n "$run-$4" addr add "$6" dev "$5"
+  ip -n "$run-$1" link set "$2" up
+  ip -n "$run-$4" link set "$5" up
+}
+# forwards HOST: it is a router.
+forwards() { on "$1" sh -c 'echo 1 > /proc/sys/net/ipv4/ip_forward'; }
+
 say "Build"
-for p in cmd/warren test/copyfile; do
+for p in cmd/warren test/copyfile test/netns/dhtswarm; do
   CGO_ENABLED=0 go build -trimpath -ldflags '-s -w' -o "$dir/bin/" "./$p"
 done
 echo "warren: $(du -h "$dir/bin/warren" | cut -f1)"
 
-say "Three hosts on one wire"
-ip netns add "$run-lan"
-ip -n "$run-lan" link add br0 type bridge
-ip -n "$run-lan" link set br0 up
-n=0
-for h in $hosts; do
-  n=$((n + 1))
+say "Three hosts: Anna and Ben at home behind NATs, Cleo on the internet"
+for h in $places; do
   ip netns add "$run-$h"
   ip -n "$run-$h" link set lo up
-  ip -n "$run-$h" link add eth0 type veth peer name "$h" netns "$run-lan"
-  ip -n "$run-lan" link set "$h" master br0 up
-  ip -n "$run-$h" addr add "192.0.2.$n/24" dev eth0
-  ip -n "$run-$h" link set eth0 up
-  echo "$h has 192.0.2.$n"
 done
+n=0
+for home in a:anna b:ben; do
+  n=$((n + 1)) router=home-${home%:*} host=${home#*:}
+  wire "$host" eth0 "192.168.$n.2/24" "$router" inside "192.168.$n.1/24"
+  wire "$router" outside "20.$n.0.2/24" internet "$router" "20.$n.0.1/24"
+  ip -n "$run-$host" route add default via "192.168.$n.1"
+  ip -n "$run-$router" route add default via "20.$n.0.1"
+  forwards "$router"
+  on "$router" nft -f - <<NFT
+table ip nat { chain post { type nat hook postrouting priority srcnat; oifname "outside" masquerade; }; }
+table ip filter { chain pass { type filter hook forward priority filter; iifname "outside" ct state new drop; };
+                  chain in { type filter hook input priority filter; iifname "outside" ct state new udp dport 1024-65535 drop; }; }
+NFT
+  echo "$host has 192.168.$n.2, and the internet sees 20.$n.0.2"
+done
+wire cleo eth0 20.3.0.2/24 internet cleo 20.3.0.1/24
+ip -n "$run-cleo" route add default via 20.3.0.1
+echo "cleo has 20.3.0.2"
+forwards internet
+nodes=60
+for i in $(seq $nodes); do ip -n "$run-internet" addr add "45.$i.7.1/32" dev lo; done
+on internet dhtswarm $nodes 0 > "$dir/dht.log" 2>&1 &
+for _ in $(seq 100); do grep -q '^ready' "$dir/dht.log" && break; sleep 0.2; done
+for h in $hosts; do
+  mkdir -m 700 "$dir/$h"
+  printf '[daemon]\ndht_bootstrap = "45.1.7.1:6881"\n' > "$dir/$h/warren.toml"
+done
+echo "a BitTorrent DHT of $nodes nodes is there too; nothing in it is ours"
 
 say "Anna founds a network and gets a code"
 type_on anna warren create home --as anna
@@ -74,7 +106,7 @@ code() { on anna warren invite --json | sed -n 's/.*"code": *"\([^"]*\)".*/\1/p'
 # address HOST: its own IPv4 address inside the network.
 address() { on "$1" ip -4 -o addr show dev warren0 | awk '{ sub("/.*", "", $4); print $4 }'; }
 
-say "Ben and Cleo join, each by one code"
+say "Ben joins by the code alone: no address in it leads through the NATs, so they meet in the DHT. Then Cleo"
 for h in ben cleo; do
   c=$(code)
   start=$(date +%s%N)
@@ -108,6 +140,16 @@ cmp "$dir/file" "$dir/copy" && echo "Cleo has the same file."
 
 say "What Anna sees"
 type_on anna warren status
+type_on ben warren doctor
+
+say "The homes of Anna and Ben lose each other: Cleo relays, sealed, what they say"
+on internet nft -f - <<NFT
+table ip cut { chain pass { type filter hook forward priority filter;
+  ip saddr 20.1.0.2 ip daddr 20.2.0.2 drop; ip saddr 20.2.0.2 ip daddr 20.1.0.2 drop; }; }
+NFT
+type_on ben ping -n -c 20 -i 0.2 -q "$(address anna)"
+type_on ben warren route anna
+type_on ben warren map
 
 say "Ben is put out"
 type_on anna warren revoke ben

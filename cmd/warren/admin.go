@@ -18,7 +18,7 @@ func newAdmin(c *cli) *cobra.Command {
   invite    make codes
   issue     admit newcomers who wait, and devices
   revoke    put members and devices out
-  policy    write the network's policy (nothing yet)
+  policy    settle what holds for the whole network: see "warren policy"
   delegate  make further admins, with no more rights than its own`,
 		Example: `  warren admin list
   sudo warren admin add bob --can invite,issue

@@ -30,6 +30,7 @@ type fakeDaemon struct {
 	networks []api.Network
 	pending  []api.Pending
 	pings    int
+	policy   api.List[api.PolicySetting]
 }
 
 // joinWorlds says, by the first byte of the network id in a code, what the join meets.
@@ -105,7 +106,7 @@ func (d *fakeDaemon) newNetwork(name, self string) api.Network {
 			Admin: true, Rights: wire.AllRights.Names()},
 		Peers: api.List[api.Peer]{
 			{Name: "bob", ID: hexID(0xbb), Addresses: api.List[netip.Addr]{netip.MustParseAddr("100.64.80.2")}, Path: api.PathDirect,
-				Endpoint: netip.MustParseAddrPort("192.0.2.7:41641"), RTT: api.Millis(1234 * time.Microsecond), RxBytes: 3_500_000, TxBytes: 999,
+				Endpoint: netip.MustParseAddrPort("192.0.2.7:41641"), RTT: api.Millis(1234 * time.Microsecond), Jitter: millis(0.2), Loss: api.ShareOf(0.004), RxBytes: 3_500_000, TxBytes: 999,
 				LastSeen: api.At(testNow.Add(-90 * time.Second))},
 			{Name: "phone", ID: hexID(0xcc), Addresses: api.List[netip.Addr]{netip.MustParseAddr("100.64.9.9")}, Path: api.PathNone, Device: true,
 				Why: "it has not connected since the start\x1b[31m"},
@@ -133,6 +134,9 @@ func (d *fakeDaemon) Create(_ context.Context, r api.CreateRequest) (api.CreateR
 	}
 	n := d.newNetwork(r.Name, r.NodeName)
 	n.Members, n.Peers = 1, nil
+	if r.Name == "village" {
+		n.Peers, n.Relay = villagePeers()
+	}
 	d.networks = append(d.networks, n)
 	if r.Name == "island" { // where nobody could reach this machine
 		return api.CreateReply{Network: n}, d.save()

@@ -28,7 +28,9 @@ type system struct {
 	getenv      func(string) string
 	now         func() time.Time
 	hostname    func() (string, error)
-	terminal    func() bool // in is a terminal: a person types
+	terminal    func() bool                         // in is a terminal: a person types
+	screen      func() (width, height int, ok bool) // of out, in characters; false: it is no terminal
+	rawKeys     func() (restore func(), err error)  // makes in hand over each key at once
 	startDaemon func(ctx context.Context, stateDir string) (note string, err error)
 	runDaemon   func(ctx context.Context, o daemonOptions) error
 }
@@ -40,6 +42,8 @@ func realSystem() system {
 		now:         time.Now,
 		hostname:    os.Hostname,
 		terminal:    func() bool { return term.IsTerminal(int(os.Stdin.Fd())) },
+		screen:      screenSize,
+		rawKeys:     rawKeys,
 		startDaemon: startDaemon,
 		runDaemon:   runDaemon,
 	}

@@ -25,7 +25,7 @@ func newPeers(c *cli) *cobra.Command {
   warren peers --network home --json`,
 		Args: args(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			st, err := c.status(cmd)
+			st, err := c.status(cmd.Context())
 			if err != nil {
 				return err
 			}

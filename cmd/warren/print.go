@@ -45,6 +45,13 @@ func (c *cli) printJSON(v any) error {
 
 // table prints rows in aligned columns, the first row being the head, each line behind indent.
 func (c *cli) table(indent string, rows [][]string) {
+	for _, line := range tableLines(rows) {
+		c.printf("%s%s\n", indent, line)
+	}
+}
+
+// tableLines aligns the columns of rows.
+func tableLines(rows [][]string) (lines []string) {
 	var widths []int
 	for _, r := range rows {
 		for i, cell := range r {
@@ -61,8 +68,9 @@ func (c *cli) table(indent string, rows [][]string) {
 			b.WriteString(cell)
 			b.WriteString(strings.Repeat(" ", widths[i]-utf8.RuneCountInString(cell)+2))
 		}
-		c.printf("%s%s\n", indent, strings.TrimRight(b.String(), " "))
+		lines = append(lines, strings.TrimRight(b.String(), " "))
 	}
+	return lines
 }
 
 // qr draws text as a QR code of half blocks.

@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"runtime"
 	"sync"
 
 	"github.com/warren-vpn/warren/internal/api"
@@ -20,6 +21,9 @@ const configName = "warren.toml"
 // runDaemon runs a node and its API until ctx ends. It is the one place where the command line meets package node. Whoever
 // started the daemon hears by the host's means that it is ready, or why it is not.
 func runDaemon(ctx context.Context, o daemonOptions) error {
+	if os.Getenv("GOMAXPROCS") == "" {
+		runtime.GOMAXPROCS(runtime.GOMAXPROCS(0) + 1) // one waits for datagrams inside of a system call: see package dataplane
+	}
 	n, l, group, err := openDaemon(o)
 	if err != nil {
 		return err

@@ -130,7 +130,7 @@ func TestOwnJSON(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, v := range []any{peersReply{}, networkPeers{}, pingReport{Name: "bob"}, pingProbe{}, versionReply{}} {
+	for _, v := range []any{peersReply{}, networkPeers{}, pingReport{Name: "bob"}, pingProbe{}, versionReply{}, topReport{}, topPeer{Loss: api.ShareOf(0)}} {
 		enc, err := json.Marshal(v)
 		if err != nil || bytes.Contains(bytes.ReplaceAll(enc, []byte(`_ms":null`), nil), []byte("null")) {
 			t.Errorf("%s: %v", enc, err)

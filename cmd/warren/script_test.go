@@ -54,11 +54,31 @@ func TestScripts(t *testing.T) {
 			e.Setenv("CODE_EXPIRED", testCode(0, testNow.Add(-2*time.Hour), false))
 			return nil
 		},
-		Cmds: map[string]func(*testscript.TestScript, bool, []string){"exits": exits},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){"exits": exits, "appears": appears},
 		Condition: func(cond string) (bool, error) {
 			return cond == "root" && os.Geteuid() == 0, nil
 		},
 	})
+}
+
+// appears waits until a file is there, which a program in the background makes: appears FILE.
+func appears(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("use: appears FILE")
+	}
+	end := time.After(20 * time.Second)
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		if _, err := os.Stat(ts.MkAbs(args[0])); err == nil {
+			return
+		}
+		select {
+		case <-tick.C:
+		case <-end:
+			ts.Fatalf("there is no %s", args[0])
+		}
+	}
 }
 
 // exits runs warren and checks its exit code: exits 7 join CODE. Output is to be had as after exec.

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"maps"
 	"slices"
@@ -18,12 +19,13 @@ func newStatus(c *cli) *cobra.Command {
 		Short: "Show the networks and how each peer is reached",
 		Long: `Show the daemon, the networks, and for each peer its path: direct, relayed (via
 whom), or none; where it is, how far in milliseconds, the traffic since the daemon
-started, and when it was last heard.`,
+started, and when it was last heard; then why, where there is something to say.
+"warren route PEER" tells more of one.`,
 		Example: `  warren status
   warren status --json | jq -r '.networks[].peers[] | select(.path == "none") | .name'`,
 		Args: args(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			st, err := c.status(cmd)
+			st, err := c.status(cmd.Context())
 			if err != nil {
 				return err
 			}
@@ -33,8 +35,8 @@ started, and when it was last heard.`,
 }
 
 // status asks the daemon and keeps the network that --network names, if it does.
-func (c *cli) status(cmd *cobra.Command) (api.Status, error) {
-	st, err := c.client().Status(cmd.Context())
+func (c *cli) status(ctx context.Context) (api.Status, error) {
+	st, err := c.client().Status(ctx)
 	if err != nil || c.network == "" {
 		return st, err
 	}
@@ -88,6 +90,9 @@ func (c *cli) printNetwork(n api.Network) {
 		you += ", admin"
 	}
 	c.printf("  %s\n", clean(you))
+	if words := relayWords(n.Relay); words != "" {
+		c.printf("  %s\n", clean(words))
+	}
 	if n.Pending > 0 {
 		verb := "wait"
 		if n.Pending == 1 {
@@ -103,6 +108,27 @@ func (c *cli) printNetwork(n api.Network) {
 	}
 	c.printf("\n")
 	c.printPeers("  ", n.Peers)
+}
+
+// relayWords says what this machine carries for others; "" when there is nothing to say.
+func relayWords(r api.Relay) string {
+	var out string
+	switch {
+	case !r.Enabled && r.Why == "":
+		return ""
+	case !r.Enabled:
+		return "carries nothing for others: " + r.Why
+	case r.Bytes == 0 && !r.Overloaded:
+		return ""
+	}
+	out = "has carried " + humanBytes(r.Bytes) + " for others"
+	if r.Overloaded {
+		out += ", and asks them to go round it now"
+		if r.Why != "" {
+			out += ": " + r.Why
+		}
+	}
+	return out
 }
 
 // printPeers prints the table of peers, and under it what there is to say of some.

@@ -68,6 +68,22 @@ type Backend interface {
 	// Ping sends one probe through the session and waits at most Timeout: CodeNoAnswer when nothing came back.
 	Ping(ctx context.Context, r PingRequest) (PingReply, error)
 
+	// Route tells how a member is reached and why so. It must be cheap: any local user may ask often.
+	Route(ctx context.Context, r MemberRequest) (RouteReply, error)
+
+	// Map tells the network's links as this node knows them: CodeNetworkDown when the network is down.
+	Map(ctx context.Context, network string) (MapReply, error)
+
+	// Doctor looks at this machine and its way to the others; "" is all networks. It changes nothing, and takes a few seconds
+	// at most.
+	Doctor(ctx context.Context, network string) (Doctor, error)
+
+	// Policy tells what the admins settled for the network, or the defaults.
+	Policy(ctx context.Context, network string) (Policy, error)
+
+	// SetPolicy changes the policy for all members: CodeNoRight without the right. The reply is the policy after it.
+	SetPolicy(ctx context.Context, r PolicyRequest) (Policy, error)
+
 	// Stop asks the daemon to end. It returns at once; the daemon ends when it has answered.
 	Stop(ctx context.Context) error
 }

@@ -108,6 +108,16 @@ func (r *AdminRequest) check() error {
 	return checkMember(r.Member)
 }
 
+func (r *PolicyRequest) check() error {
+	switch {
+	case r.Setting == "":
+		return Errorf(CodeBadRequest, "no setting is named")
+	case r.Value == "" || len(r.Value) > MaxSetting:
+		return Errorf(CodeBadRequest, "a value of %d bytes for the setting %q", len(r.Value), r.Setting).Hintf("use 1 to %d", MaxSetting)
+	}
+	return nil
+}
+
 func (r *PingRequest) check() error {
 	if r.Timeout == 0 {
 		r.Timeout = defaultPingTimeout.Milliseconds()

@@ -126,6 +126,33 @@ func (c *Client) Ping(ctx context.Context, r PingRequest) (out PingReply, err er
 	return out, c.get(ctx, "ping", q, &out)
 }
 
+// Route calls [Backend.Route].
+func (c *Client) Route(ctx context.Context, r MemberRequest) (out RouteReply, err error) {
+	q := inNetwork(r.Network)
+	q.Set("member", r.Member)
+	return out, c.get(ctx, "route", q, &out)
+}
+
+// Map calls [Backend.Map].
+func (c *Client) Map(ctx context.Context, network string) (out MapReply, err error) {
+	return out, c.get(ctx, "map", inNetwork(network), &out)
+}
+
+// Doctor calls [Backend.Doctor].
+func (c *Client) Doctor(ctx context.Context, network string) (out Doctor, err error) {
+	return out, c.get(ctx, "doctor", inNetwork(network), &out)
+}
+
+// Policy calls [Backend.Policy].
+func (c *Client) Policy(ctx context.Context, network string) (out Policy, err error) {
+	return out, c.get(ctx, "policy", inNetwork(network), &out)
+}
+
+// SetPolicy calls [Backend.SetPolicy].
+func (c *Client) SetPolicy(ctx context.Context, r PolicyRequest) (out Policy, err error) {
+	return out, c.post(ctx, "policy", r, &out)
+}
+
 // Stop calls [Backend.Stop].
 func (c *Client) Stop(ctx context.Context) error {
 	return c.post(ctx, "stop", struct{}{}, &struct{}{})

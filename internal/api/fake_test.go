@@ -123,6 +123,38 @@ func (f *fakeBackend) Ping(_ context.Context, r PingRequest) (PingReply, error) 
 		Endpoint: netip.MustParseAddrPort("192.0.2.7:41641"), RTT: Millis(1234 * time.Microsecond)}, f.note("Ping", r)
 }
 
+func (f *fakeBackend) Route(_ context.Context, r MemberRequest) (RouteReply, error) {
+	return sampleRoute(), f.note("Route", r)
+}
+
+func (f *fakeBackend) Map(_ context.Context, network string) (MapReply, error) {
+	return MapReply{Network: "home", ID: idHome, Self: "alice", Nodes: List[MapNode]{
+		{Name: "alice", ID: idHome, Self: true, Known: true, Anchor: true},
+		{Name: "bob", ID: idBob, Address: netip.MustParseAddr("100.64.80.2"), Known: true, Leaf: true, Overloaded: true, Path: PathDirect, RTT: Millis(1500 * time.Microsecond)},
+		{Name: "dora", Path: PathRelayed, Via: List[string]{"bob"}},
+		{Name: "phone", Device: true, Gateways: List[string]{"alice"}, Path: PathNone},
+	}, Links: List[MapLink]{
+		{A: "alice", B: "bob", Cost: Millis(11500 * time.Microsecond), RTT: Millis(1500 * time.Microsecond), Loss: ShareOf(0), TwoWay: true},
+		{A: "bob", B: "dora"},
+	}}, f.note("Map", network)
+}
+
+func (f *fakeBackend) Doctor(_ context.Context, network string) (Doctor, error) {
+	return Doctor{PID: 42, Findings: List[Finding]{
+		{Name: "udp", State: FindingOK, Text: "UDP gets out, and answers come back"},
+		{Name: "ipv4", State: FindingWarn, Text: "behind a NAT that gives each destination another port", Remedy: "forward UDP port 41641 to this machine on its router"},
+	}, Hosts: List[Host]{{Host: "dht.example:6881", Asked: true}, {Host: "router.example:6881"}}}, f.note("Doctor", network)
+}
+
+func (f *fakeBackend) Policy(_ context.Context, network string) (Policy, error) {
+	return Policy{Network: "home", Settings: List[PolicySetting]{{Name: "broadcast", Value: "off", By: "alice", Since: At(then)},
+		{Name: "relays", Value: "all"}}}, f.note("Policy", network)
+}
+
+func (f *fakeBackend) SetPolicy(_ context.Context, r PolicyRequest) (Policy, error) {
+	return Policy{Network: "home", Settings: List[PolicySetting]{{Name: "relays", Value: "group:staff", By: "alice", Since: At(then)}}}, f.note("SetPolicy", r)
+}
+
 func (f *fakeBackend) Stop(context.Context) error { return f.note("Stop", nil) }
 
 var then = time.Date(2026, 11, 22, 10, 30, 0, 0, time.UTC)
@@ -144,13 +176,27 @@ func sampleNetwork() Network {
 	return Network{Name: "home", ID: idHome, State: StateUp, Interface: "warren0", MTU: 1420, Pool: netip.MustParsePrefix("100.64.0.0/10"),
 		Prefix6: netip.MustParsePrefix("fd12:3456:789a::/48"), Created: At(then), Members: 2,
 		Self: Self{Name: "alice", ID: idHome, Addresses: List[netip.Addr]{netip.MustParseAddr("100.64.12.7"), netip.MustParseAddr("fd12:3456:789a::7")},
-			PublicKey: wgBob, Admin: true, Rights: List[string]{"invite", "issue"}, Endpoints: List[netip.AddrPort]{netip.MustParseAddrPort("[2001:db8::1]:41641")}},
+			PublicKey: wgBob, Admin: true, Rights: List[string]{"invite", "issue"}, Endpoints: List[netip.AddrPort]{netip.MustParseAddrPort("[2001:db8::1]:41641")}, Anchor: true},
+		Relay: Relay{Enabled: true, Packets: 9, Bytes: 9000, Dropped: 1},
 		Peers: List[Peer]{
 			{Name: "bob", ID: idBob, Addresses: List[netip.Addr]{netip.MustParseAddr("100.64.80.2")}, PublicKey: wgBob, Groups: List[string]{"staff"},
-				Path: PathDirect, Endpoint: netip.MustParseAddrPort("192.0.2.7:41641"), RTT: Millis(1500 * time.Microsecond), MTU: 1420, RxBytes: 10, TxBytes: 20,
+				Path: PathDirect, Endpoint: netip.MustParseAddrPort("192.0.2.7:41641"), RTT: Millis(1500 * time.Microsecond), Jitter: Millis(40 * time.Microsecond),
+				Loss: ShareOf(0.0125), Linked: true, MTU: 1420, RxBytes: 10, TxBytes: 20,
 				LastSeen: At(then.Add(1500 * time.Millisecond)), LastHandshake: At(then), Version: "0.1.0"},
 			{Name: "carol", Path: PathNone, Why: "no address is known"},
 		}}
+}
+
+func sampleRoute() RouteReply {
+	return RouteReply{Network: "home", Name: "dora", ID: idBob, Address: netip.MustParseAddr("100.64.80.9"), Path: PathRelayed,
+		Why: "no direct path: none of its addresses answers",
+		Ways: List[Way]{
+			{Path: PathRelayed, State: WayUsed, Hops: List[Hop]{
+				{Name: "bob", ID: idBob, RTT: Millis(1500 * time.Microsecond), Cost: Millis(11500 * time.Microsecond)}, {Name: "dora", Cost: Millis(30 * time.Millisecond)}},
+				RTT: Millis(21 * time.Millisecond), Jitter: Millis(time.Millisecond), Loss: ShareOf(0), MTU: 1320, Cost: Millis(41500 * time.Microsecond)},
+			{Path: PathDirect, State: WaySilent, Why: "no answer for 3 min", Endpoint: netip.MustParseAddrPort("192.0.2.9:41641"), Hops: List[Hop]{{Name: "dora"}}, Loss: ShareOf(1)},
+		},
+		Avoided: List[Avoided]{{Name: "carol", ID: idBob, Why: "what was sent over it did not arrive", Until: At(then)}, {Name: "erin", To: "dora"}}}
 }
 
 func sampleInvite() InviteReply {

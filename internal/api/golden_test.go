@@ -37,6 +37,11 @@ func TestGolden(t *testing.T) {
 		"admin_remove": reply(b.AdminRemove(ctx, AdminRemoveRequest{})),
 		"device_add":   reply(b.DeviceAdd(ctx, DeviceRequest{})),
 		"ping":         reply(b.Ping(ctx, PingRequest{})),
+		"route":        reply(b.Route(ctx, MemberRequest{})),
+		"map":          reply(b.Map(ctx, "")),
+		"doctor":       reply(b.Doctor(ctx, "")),
+		"policy":       reply(b.Policy(ctx, "")),
+		"policy_set":   reply(b.SetPolicy(ctx, PolicyRequest{})),
 		"network":      Network{}, // nothing known: null, [] and "", never a missing field
 		"error":        Errorf(CodeNameTaken, "the name home is taken").Hintf("choose another"),
 	} {
@@ -67,7 +72,8 @@ func TestSpecIsComplete(t *testing.T) {
 	want := map[string]string{}
 	for _, v := range []any{Status{}, CreateRequest{}, CreateReply{}, JoinRequest{}, streamLine{}, InviteRequest{}, InviteReply{}, Invites{},
 		NetworkRequest{}, LeaveRequest{}, LeaveReply{}, Members{}, PendingList{}, RevokeRequest{}, RevokeReply{}, MemberRequest{}, AdminRequest{},
-		AdminRemoveRequest{}, Admins{}, RenameRequest{}, DeviceRequest{}, DeviceReply{}, PingRequest{}, PingReply{}, Error{}} {
+		AdminRemoveRequest{}, Admins{}, RenameRequest{}, DeviceRequest{}, DeviceReply{}, PingRequest{}, PingReply{}, RouteReply{}, MapReply{},
+		Doctor{}, Policy{}, PolicyRequest{}, Error{}} {
 		fields(reflect.TypeOf(v), want)
 	}
 	for c := range codes {

@@ -24,6 +24,16 @@ var routes = []route{
 	read("invites", func(ctx context.Context, b Backend, q query) (Invites, error) { return b.Invites(ctx, q.network()) }),
 	read("admins", func(ctx context.Context, b Backend, q query) (Admins, error) { return b.Admins(ctx, q.network()) }),
 	read("ping", ping),
+	read("route", func(ctx context.Context, b Backend, q query) (RouteReply, error) {
+		m := MemberRequest{Network: q.network(), Member: q.r.URL.Query().Get("member")}
+		if err := m.check(); err != nil {
+			return RouteReply{}, err
+		}
+		return b.Route(ctx, m)
+	}),
+	read("map", func(ctx context.Context, b Backend, q query) (MapReply, error) { return b.Map(ctx, q.network()) }),
+	read("doctor", func(ctx context.Context, b Backend, q query) (Doctor, error) { return b.Doctor(ctx, q.network()) }),
+	read("policy", func(ctx context.Context, b Backend, q query) (Policy, error) { return b.Policy(ctx, q.network()) }),
 	change("create", Backend.Create),
 	{method: http.MethodPost, path: prefix + "join", change: true, stream: join},
 	change("up", Backend.Up),
@@ -36,6 +46,7 @@ var routes = []route{
 	change("admin/add", Backend.AdminAdd),
 	change("admin/remove", Backend.AdminRemove),
 	change("device/add", Backend.DeviceAdd),
+	change("policy", Backend.SetPolicy),
 	change("stop", func(b Backend, ctx context.Context, _ struct{}) (struct{}, error) { return struct{}{}, b.Stop(ctx) }),
 }
 

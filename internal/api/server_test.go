@@ -8,6 +8,7 @@ import (
 	"errors"
 	"io"
 	"log/slog"
+	"math"
 	"net"
 	"net/http"
 	"net/netip"
@@ -70,6 +71,10 @@ func allCalls(ctx context.Context, b Backend) map[string]error {
 	call("invites", func() (any, error) { return b.Invites(ctx, "home") })
 	call("admins", func() (any, error) { return b.Admins(ctx, "home") })
 	call("ping", func() (any, error) { return b.Ping(ctx, PingRequest{Network: "home", Member: "bob", Timeout: 500}) })
+	call("route", func() (any, error) { return b.Route(ctx, MemberRequest{Network: "home", Member: "bob"}) })
+	call("map", func() (any, error) { return b.Map(ctx, "home") })
+	call("doctor", func() (any, error) { return b.Doctor(ctx, "home") })
+	call("policy", func() (any, error) { return b.Policy(ctx, "home") })
 	call("create", func() (any, error) { return b.Create(ctx, CreateRequest{Name: "home", NodeName: "alice"}) })
 	call("join", func() (any, error) { return b.Join(ctx, JoinRequest{Code: "c", Name: "bob"}, nil) })
 	call("up", func() (any, error) { return b.Up(ctx, NetworkRequest{}) })
@@ -88,6 +93,7 @@ func allCalls(ctx context.Context, b Backend) map[string]error {
 	})
 	call("admin/remove", func() (any, error) { return b.AdminRemove(ctx, AdminRemoveRequest{Member: "bob"}) })
 	call("device/add", func() (any, error) { return b.DeviceAdd(ctx, DeviceRequest{Name: "phone"}) })
+	call("policy set", func() (any, error) { return b.SetPolicy(ctx, PolicyRequest{Setting: "broadcast", Value: "off"}) })
 	call("stop", func() (any, error) { return nil, b.Stop(ctx) })
 	return out
 }
@@ -117,6 +123,12 @@ func TestRepliesSurvive(t *testing.T) {
 	if a, b := toJSON(t, got), toJSON(t, sampleStatus()); a != b {
 		t.Errorf("got  %s\nwant %s", a, b)
 	}
+	if loss, known := got.Networks[0].Peers[0].Loss.Value(); !known || math.Abs(loss-0.0125) > 0.001 {
+		t.Errorf("loss is %v, known %v", loss, known)
+	}
+	if _, known := got.Networks[0].Peers[1].Loss.Value(); known {
+		t.Error("a loss that is not known came as known")
+	}
 	if rtt := got.Networks[0].Peers[0].RTT.Duration(); rtt != 1500*time.Microsecond {
 		t.Errorf("rtt is %v", rtt)
 	}
@@ -128,7 +140,7 @@ func TestAccess(t *testing.T) {
 		t.Skip("this system does not tell who calls: the socket's mode decides")
 	}
 	group, uid := groupMember(t)
-	reading := []string{"status", "members", "pending", "invites", "admins", "ping"}
+	reading := []string{"status", "members", "pending", "invites", "admins", "ping", "route", "map", "doctor", "policy"}
 	for _, test := range []struct {
 		name, uid, group string
 		may              bool
@@ -302,6 +314,9 @@ func TestRequests(t *testing.T) {
 		{"revoke", `{"member":"a","reason":"\u001b[2J"}`, "control"},
 		{"admin/add", `{"member":"a","rights":[]}`, "no right"},
 		{"admin/add", `{"member":"a","rights":["fly"]}`, `no right "fly"`},
+		{"policy", `{"value":"on"}`, "no setting"},
+		{"policy", `{"setting":"relays","value":"` + strings.Repeat("a", 1001) + `"}`, "1001 bytes"},
+		{"policy", `{"setting":"relays","value":false}`, "cannot be read"},
 		{"no/such/call", `{}`, "no call POST /v1/no/such/call"},
 	} {
 		resp, err := c.http.Post("http://warren/v1/"+test.call, "application/json", strings.NewReader(test.body))
@@ -317,6 +332,9 @@ func TestRequests(t *testing.T) {
 	}
 	if _, err := c.Ping(t.Context(), PingRequest{Member: "bob", Timeout: 10_001}); CodeOf(err) != CodeBadRequest {
 		t.Errorf("a long ping timeout: %v", err)
+	}
+	if _, err := c.Route(t.Context(), MemberRequest{}); CodeOf(err) != CodeBadRequest {
+		t.Errorf("a route to nobody: %v", err)
 	}
 	if calls := b.taken(); len(calls) > 0 {
 		t.Errorf("reached the backend: %v", calls)
@@ -474,6 +492,25 @@ func TestPools(t *testing.T) {
 		if err := CheckPool(netip.MustParsePrefix(bad)); err == nil {
 			t.Errorf("%s was let through", bad)
 		}
+	}
+}
+
+// A share is null, or a number from 0 to 1: spec/60-api.md#values.
+func TestShare(t *testing.T) {
+	for in, want := range map[float64]string{0: "0", 1: "1", 0.5: "0.5", 1.0 / 3: "0.333", -1: "0", 7: "1", math.NaN(): "0", math.Inf(1): "1"} {
+		if got := toJSON(t, ShareOf(in)); got != want {
+			t.Errorf("ShareOf(%v) is %s, want %s", in, got, want)
+		}
+	}
+	if got := toJSON(t, Share{}); got != "null" {
+		t.Errorf("an unknown share is %s", got)
+	}
+	var s Share
+	if err := json.Unmarshal([]byte("0"), &s); err != nil || s != ShareOf(0) {
+		t.Errorf("0 came as %v, %v", s, err)
+	}
+	if err := json.Unmarshal([]byte("null"), &s); err != nil || s != (Share{}) {
+		t.Errorf("null came as %v, %v", s, err)
 	}
 }
 

@@ -46,6 +46,7 @@ type Network struct {
 	Members   int          `json:"members"`   // in the roster, self and devices included
 	Pending   int          `json:"pending"`   // newcomers that wait for approval
 	Self      Self         `json:"self"`
+	Relay     Relay        `json:"relay"`
 	Peers     List[Peer]   `json:"peers"` // all other members, sorted by name
 }
 
@@ -59,6 +60,7 @@ type Self struct {
 	Rights    List[string]         `json:"rights"`
 	Groups    List[string]         `json:"groups"`
 	Endpoints List[netip.AddrPort] `json:"endpoints"` // where this node tells others to reach it
+	Anchor    bool                 `json:"anchor"`    // others reach it from outside without help
 }
 
 // Peer is another member and how it is reached now (spec/60-api.md#peer).
@@ -75,6 +77,9 @@ type Peer struct {
 	Via           List[string]     `json:"via"`            // names of the relays in order; empty unless relayed
 	Endpoint      netip.AddrPort   `json:"endpoint"`       // "" when none
 	RTT           Millis           `json:"rtt_ms"`         // smoothed; null while unknown
+	Jitter        Millis           `json:"jitter_ms"`      // of the RTT; null while unknown
+	Loss          Share            `json:"loss"`           // of the probes by this path; null while unknown
+	Linked        bool             `json:"linked"`         // a link: the path is kept up on purpose, and others are relayed over it
 	MTU           int              `json:"mtu"`            // of the path, inner bytes; 0 while unknown
 	RxBytes       uint64           `json:"rx_bytes"`       // since the daemon started
 	TxBytes       uint64           `json:"tx_bytes"`       // since the daemon started

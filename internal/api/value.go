@@ -73,3 +73,41 @@ func (m *Millis) UnmarshalJSON(b []byte) error {
 
 // Duration returns m as a time.Duration.
 func (m Millis) Duration() time.Duration { return time.Duration(m) }
+
+// Share is a part of a whole from 0 to 1, a number in JSON; the zero Share is not known, null.
+type Share struct{ plus1 float64 } // 1 more than the part, so that 0 is unknown
+
+// ShareOf returns v, held within 0 to 1, as a Share.
+func ShareOf(v float64) Share {
+	if !(v > 0) { // NaN too
+		v = 0
+	}
+	return Share{min(v, 1) + 1}
+}
+
+// Value returns the part, or false when it is not known.
+func (s Share) Value() (v float64, known bool) {
+	return max(s.plus1-1, 0), s.plus1 > 0
+}
+
+// MarshalJSON encodes s with at most three decimals.
+func (s Share) MarshalJSON() ([]byte, error) {
+	v, known := s.Value()
+	if !known {
+		return []byte("null"), nil
+	}
+	return json.Marshal(math.Round(v*1000) / 1000)
+}
+
+// UnmarshalJSON decodes what MarshalJSON gave.
+func (s *Share) UnmarshalJSON(b []byte) error {
+	var v *float64
+	if err := json.Unmarshal(b, &v); err != nil {
+		return err
+	}
+	*s = Share{}
+	if v != nil {
+		*s = ShareOf(*v)
+	}
+	return nil
+}

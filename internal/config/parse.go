@@ -134,6 +134,44 @@ func (p *parser) daemon(path []string, v any) {
 			if s, ok := p.text(path, v); ok {
 				d.Group = s
 			}
+		}},
+		field{"dht", func(path []string, v any) {
+			switch b, ok := v.(bool); {
+			case ok:
+				d.DHT, d.DHTPeers = b, false
+			case v == "full":
+				d.DHT, d.DHTPeers = true, true
+			default:
+				p.fault(path, "%s is neither true, false nor \"full\"", show(v))
+			}
+		}},
+		field{"dht_bootstrap", func(path []string, v any) {
+			if s, ok := p.text(path, v); ok {
+				d.DHTBootstrap = s
+			}
+		}},
+		field{"lan", func(path []string, v any) { p.boolean(path, v, &d.LAN) }},
+		field{"port_mapping", func(path []string, v any) { p.boolean(path, v, &d.PortMapping) }},
+		field{"port_search", func(path []string, v any) { p.boolean(path, v, &d.PortSearch) }},
+		field{"stun", func(path []string, v any) {
+			if s, ok := p.text(path, v); ok {
+				d.STUN = s
+			}
+		}},
+		field{"tls_port", func(path []string, v any) {
+			if n, ok := p.integer(path, v); ok {
+				if n < 0 || n > math.MaxUint16 {
+					p.fault(path, "%d is not a TCP port (1 to 65535, or 0 for none)", n)
+					return
+				}
+				d.TLSPort = uint16(n)
+			}
+		}},
+		field{"tls_urls", func(path []string, v any) { p.list(path, v, &d.TLSURLs) }},
+		field{"proxy", func(path []string, v any) {
+			if s, ok := p.text(path, v); ok {
+				d.Proxy = s
+			}
 		}})
 }
 
@@ -160,7 +198,26 @@ func (p *parser) networks(path []string, v any) {
 					}
 					n.MTU = int(i)
 				}
-			}})
+			}},
+			field{"transit", func(path []string, v any) {
+				if s, ok := p.text(path, v); ok {
+					n.Transit = Transit(s)
+				}
+			}},
+			field{"metered", func(path []string, v any) {
+				if s, ok := p.text(path, v); ok {
+					n.Metered = Metered(s)
+				}
+			}},
+			field{"relay_rate", func(path []string, v any) { p.rate(path, v, &n.RelayRate) }},
+			field{"detours", func(path []string, v any) { p.boolean(path, v, &n.Detours) }},
+			field{"multipath", func(path []string, v any) {
+				if s, ok := p.text(path, v); ok {
+					n.Multipath = Multipath(s)
+				}
+			}},
+			field{"broadcast", func(path []string, v any) { p.boolean(path, v, &n.Broadcast) }},
+			field{"peer", func(path []string, v any) { p.list(path, v, &n.Peer) }})
 		p.config.Networks[name] = n
 	}
 }
@@ -179,6 +236,64 @@ func (p *parser) text(path []string, v any) (string, bool) {
 		p.fault(path, "%s is not text in quotes", show(v))
 	}
 	return s, ok
+}
+
+// list reads a list of texts without spaces, or one text, and puts spaces between.
+func (p *parser) list(path []string, v any, to *string) {
+	all, ok := v.([]any)
+	if !ok {
+		all = []any{v}
+	}
+	var out []string
+	for _, v := range all {
+		s, ok := v.(string)
+		if !ok {
+			p.fault(path, "%s is not text in quotes", show(v))
+			return
+		}
+		out = append(out, strings.Fields(s)...)
+	}
+	*to = strings.Join(out, " ")
+}
+
+func (p *parser) boolean(path []string, v any, to *bool) {
+	b, ok := v.(bool)
+	if !ok {
+		p.fault(path, "%s is neither true nor false", show(v))
+		return
+	}
+	*to = b
+}
+
+func (p *parser) rate(path []string, v any, to *int64) {
+	switch v := v.(type) {
+	case int64:
+		*to = v
+	case string:
+		rate, ok := readRate(v)
+		if !ok {
+			p.fault(path, "%q is not a rate: write bits a second with a unit, such as \"20 Mbit/s\"", v)
+			return
+		}
+		*to = rate
+	default:
+		p.fault(path, "%s is neither a whole number of bits a second nor text such as \"20 Mbit/s\"", show(v))
+	}
+}
+
+var rateUnits = map[string]float64{"bit/s": 1, "kbit/s": 1e3, "mbit/s": 1e6, "gbit/s": 1e9}
+
+// readRate reads a number and a unit, with or without a space between them, in bits a second. Units in bytes are refused:
+// MB and Mb are confused too easily.
+func readRate(text string) (rate int64, ok bool) {
+	digits := strings.TrimLeft(text, "0123456789.")
+	number := text[:len(text)-len(digits)]
+	unit, known := rateUnits[strings.ToLower(strings.TrimPrefix(digits, " "))]
+	f, err := strconv.ParseFloat(number, 64)
+	if !known || err != nil || f*unit > math.MaxInt64/2 {
+		return 0, false
+	}
+	return int64(math.Round(f * unit)), true
 }
 
 // show prints a value of the wrong type.

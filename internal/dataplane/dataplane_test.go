@@ -83,12 +83,12 @@ func newPair(t testing.TB, bare bool) (a, b *end) {
 			t.Fatal(err)
 		}
 		other := 1 - i
-		e.peer = e.net.NewPeer(e.engine.AddPeer(keys[other].Public(), [32]byte{}), e.paths.AddPeer(nodeIDs[other], false), nil)
+		e.peer = e.net.NewPeer(nodeIDs[other].Short(), e.engine.AddPeer(keys[other].Public(), [32]byte{}), e.paths.AddPeer(nodeIDs[other], false), nil)
 		var routes route.Builder[*Peer]
 		routes.Add(netip.PrefixFrom(inner4[other], 32), e.peer)
 		routes.Add(netip.PrefixFrom(inner6[other], 128), e.peer)
 		e.net.SetRoutes(routes.Build())
-		e.recv, e.send = newReceiver(e.plane, newLine(), true), newSender(e.plane, nil, 0)
+		e.recv, e.send = newReceiver(e.plane, e.plane.socket, newLine(), true), newSender(e.plane, nil, 0)
 		ends[i] = e
 	}
 	a, b = ends[0], ends[1]
@@ -115,9 +115,9 @@ func connect(t testing.TB, a, b *end) {
 					e.index[f.Keypair.LocalIndex()] = Entry{Keypair: f.Keypair, Peer: e.peer}
 					e.plane.SetIndex(maps.Clone(e.index))
 				case wireguard.SessionUp:
-					e.paths.SessionUp(testTime, nodeIDs[1-i], addrs[1-i])
+					e.paths.SessionUp(testTime, nodeIDs[1-i], wire.Direct(addrs[1-i]))
 				case wireguard.SendKeepalive:
-					e.plane.SendControl(e.peer, addrs[1-i], nil)
+					e.plane.SendControl(e.peer, wire.Direct(addrs[1-i]), nil)
 				}
 			}
 		}
@@ -278,7 +278,7 @@ func TestControlMessagesReachTheLoopAndStrangersDoNot(t *testing.T) {
 	for len(b.events) > 0 {
 		<-b.events
 	}
-	a.plane.SendControl(a.peer, netip.AddrPort{}, wire.Ping{ID: 7}.Append(nil))
+	a.plane.SendControl(a.peer, wire.Way{}, wire.Ping{ID: 7}.Append(nil))
 	a.wire.sent = append(a.wire.sent, packet.Datagrams{Data: []byte{9, 9, 9}, Segment: 3}, packet.Datagrams{Data: make([]byte, 40), Segment: 40},
 		packet.Datagrams{Data: append([]byte{4, 0, 0, 0, 0xff, 0xff, 0xff, 0xff}, make([]byte, 40)...), Segment: 48}, packet.Datagrams{Data: []byte{4}, Segment: 1})
 	deliver(a, b)

@@ -121,8 +121,8 @@ func cutAll(t testing.TB, frames []packet.Frame) (out [][]byte) {
 	return out
 }
 
-// differ sends the same packets twice: as super-packets in the fast form with their checksums left, and cut, whole and one by one in
-// the stock form. With loss and disorder on the wire the same packets are lost and disordered. What the receiving host sees is
+// differ sends the same packets three times: as super-packets in the fast form with their checksums left, and cut, whole and one by one in
+// the stock form, and as the first, but masked. With loss and disorder on the wire the same packets are lost and disordered. What the receiving host sees is
 // the same, byte for byte, and what the sending host meant.
 func differ(t testing.TB, seed uint64, loss, disorder int) {
 	t.Helper()
@@ -132,19 +132,28 @@ func differ(t testing.TB, seed uint64, loss, disorder int) {
 		frames = append(frames, s.frame())
 	}
 	whole := cutAll(t, frames)
-	rows := [2][]packet.Frame{frames, nil}
+	rows := [3][]packet.Frame{frames, nil, frames}
 	for _, p := range whole {
 		rows[1] = append(rows[1], packet.Frame{Data: p})
 	}
-	var got [2][][]byte
+	var got [3][][]byte
+	var trains [3]int
 	for way := range got {
 		a, b := newPair(t, false)
-		a.peer.Session.SetFast(way == 0)
+		a.peer.Session.SetFast(way != 1)
+		if way == 2 {
+			b.plane.SetMasks(someMasks)
+			a.peer.SetMask(someMasks[1])
+		}
 		transmit(a, rows[way]...)
+		trains[way] = len(a.wire.sent)
 		var singles []packet.Datagrams
 		for _, d := range a.wire.sent {
 			for rest := d.Data; len(rest) > 0; {
 				n := min(d.Segment, len(rest))
+				if way == 2 && recognised(rest[:n]) {
+					t.Fatalf("masked, and recognised: %x", rest[:16])
+				}
 				singles = append(singles, packet.Datagrams{Data: rest[:n:n], Segment: n})
 				rest = rest[n:]
 			}
@@ -169,6 +178,10 @@ func differ(t testing.TB, seed uint64, loss, disorder int) {
 		same(t, got[0], whole)
 	}
 	same(t, got[0], got[1])
+	same(t, got[2], got[0])
+	if trains[2] != trains[0] {
+		t.Fatalf("%d trains masked, %d plain", trains[2], trains[0])
+	}
 }
 
 func same(t testing.TB, got, want [][]byte) {

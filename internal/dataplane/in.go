@@ -7,8 +7,10 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"runtime"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/warren-vpn/warren/internal/packet"
 	"github.com/warren-vpn/warren/internal/route"
@@ -19,15 +21,22 @@ import (
 const (
 	bufferSize   = 65536
 	receiveBatch = 32  // messages of one receive
-	maxErrors    = 100 // receive errors in a row before giving up
+	maxErrors    = 100 // receive errors in a row before giving up, after a few seconds
+	pauseStep    = time.Millisecond
+	pauseMost    = 50 * time.Millisecond
 	maxRuns      = 64
 	maxDatagram  = 2048
+	yieldTime    = int64(8 * time.Millisecond)
 )
 
 // Run reads the socket until it is closed. It returns nil when the socket was closed.
 func (p *Plane) Run() error {
-	return p.share(func(l *line) error { return newReceiver(p, l, p.workers == 1).run() })
+	return p.share(func(l *line) error { return newReceiver(p, p.socket, l, p.workers == 1).run() })
 }
+
+// RunBeside reads what comes in by from, beside the socket, until from is closed; then it returns nil. Answers go by the socket,
+// which knows the addresses of what came here. It reads from one goroutine.
+func (p *Plane) RunBeside(from Source) error { return newReceiver(p, from, newLine(), true).run() }
 
 // share runs the workers of one stream and waits for their end. The first error counts.
 func (p *Plane) share(work func(*line) error) error {
@@ -41,20 +50,34 @@ func (p *Plane) share(work func(*line) error) error {
 	return errors.Join(errs...)
 }
 
-// receiver is the memory of one goroutine that reads the socket.
+// receiver is the memory of one goroutine that reads datagrams.
 type receiver struct {
 	plane  *Plane
+	from   Source
 	line   *line
 	ticket uint64
 	eager  bool // write each run at once: nobody else waits for CPU work to be done first
 	batch  []packet.Datagrams
 	now    int64
+	parted int64 // see yield
 	index  map[uint32]Entry
 
-	// The run of packets under one keypair since received was last called.
-	last  Entry
-	bytes int
-	data  bool
+	mask     *wire.Mask // of the datagram at hand; nil: it came plain
+	lastMask int        // place of the last that was found
+	front    [wire.MaskBlock]byte
+	boxed    [wire.MaxMasked]byte
+
+	// Messages since received was last called: those of peers, and the headers of relayed ones, of neighbours.
+	last, hop run
+
+	direct wire.Way // where the train at hand came from
+	heard  *Peer    // direct was compared with the way by which it came last
+
+	passage passage
+	trains  []packet.Datagrams // relayed datagrams that wait to be sent on, in the buffers they came in
+	whole   []byte             // the buffer at hand
+	at      int                // place of the datagram at hand in whole
+	joint   int                // place in whole at which a datagram can be coupled to the last of trains; -1 for none
 
 	// What waits to be written to TUN devices: runs[:filled], each as one frame.
 	runs   [maxRuns]bundle
@@ -68,14 +91,23 @@ type receiver struct {
 	}
 }
 
+// run is a row of messages under one keypair.
+type run struct {
+	Entry
+	bytes   int
+	data    bool // one was more than a keepalive
+	carried int  // bytes of those that held packets, see Peer.Carried
+}
+
 // bundle is a row of packets for one network's host that may be written as one.
 type bundle struct {
 	packets packet.Joiner
 	to      *Network
 }
 
-func newReceiver(p *Plane, l *line, eager bool) *receiver {
-	r := &receiver{plane: p, line: l, eager: eager, batch: make([]packet.Datagrams, receiveBatch)}
+func newReceiver(p *Plane, from Source, l *line, eager bool) *receiver {
+	r := &receiver{plane: p, from: from, line: l, eager: eager, batch: make([]packet.Datagrams, receiveBatch), joint: -1}
+	r.trains = make([]packet.Datagrams, 0, maxTrains)
 	for i := range r.batch {
 		r.batch[i].Data = make([]byte, bufferSize)
 	}
@@ -85,13 +117,14 @@ func newReceiver(p *Plane, l *line, eager bool) *receiver {
 func (r *receiver) run() error {
 	for failed := 0; failed < maxErrors; {
 		r.line.take()
-		n, err := r.plane.socket.ReadBatch(r.batch)
+		n, err := r.from.ReadBatch(r.batch)
 		r.ticket = r.line.give()
 		if err == nil {
 			failed = 0
 			r.open(r.batch[:n])
 		}
 		r.line.done(r.ticket)
+		r.yield()
 		if errors.Is(err, net.ErrClosed) || errors.Is(err, os.ErrClosed) {
 			return nil
 		}
@@ -99,14 +132,25 @@ func (r *receiver) run() error {
 			if failed++; failed == maxErrors {
 				return fmt.Errorf("socket: %w", err)
 			}
+			time.Sleep(min(time.Duration(failed-1)*pauseStep, pauseMost)) // it may pass: the kernel has no memory, say
 		}
 	}
 	return nil
 }
 
+// yield gives up the CPU now and then. Who waits inside of system calls never does so otherwise: the runtime would take it for one
+// that works all the time, interrupt it after 10 ms and, because there was one to interrupt, look again every 20 us.
+func (r *receiver) yield() {
+	if r.now-r.parted > yieldTime {
+		r.parted = r.now
+		runtime.Gosched()
+	}
+}
+
 // open deals with all that one receive has brought.
 func (r *receiver) open(batch []packet.Datagrams) {
 	r.now = r.plane.now()
+	r.plane.came.Add(uint64(len(batch)))
 	r.index = *r.plane.index.Load()
 	for _, d := range batch {
 		r.train(d)
@@ -117,69 +161,113 @@ func (r *receiver) open(batch []packet.Datagrams) {
 
 // train deals with each datagram of d.
 func (r *receiver) train(d packet.Datagrams) {
-	for rest := d.Data; len(rest) > 0; {
-		n := min(d.Segment, len(rest))
-		r.datagram(rest[:n:n], d.Addr)
-		rest = rest[n:]
+	r.direct, r.heard = wire.Direct(d.Addr), nil
+	r.whole, r.joint = d.Data, -1
+	for r.at = 0; r.at < len(d.Data); {
+		end := min(r.at+d.Segment, len(d.Data))
+		r.datagram(d.Data[r.at:end:end])
+		r.at = end
 	}
 }
 
 // datagram tells by the first byte what came (spec/50-control.md#demultiplexing).
-func (r *receiver) datagram(b []byte, from netip.AddrPort) {
+func (r *receiver) datagram(b []byte) {
+	r.mask = nil
+	if !wire.IsPlain(b) {
+		b = r.unmask(b)
+	}
 	switch b[0] {
 	case wire.TypeTransport:
-		r.transport(b, from)
-	case wire.TypeInitiation, wire.TypeResponse, wire.TypeCookieReply, wire.TypeJoin:
+		r.transport(b, nil)
+	case wire.TypeRelay:
+		r.relay(b)
+	case wire.TypeInitiation, wire.TypeResponse, wire.TypeCookieReply, wire.TypeJoin, wire.TypeDHT:
 		if len(b) <= maxDatagram {
-			r.plane.post(Event{Kind: EventDatagram, From: from, Data: slices.Clone(b)})
+			r.plane.postFrom(Event{Kind: EventDatagram, Way: r.direct, Data: slices.Clone(b), Mask: r.mask})
 		}
 	default:
 		r.plane.drop(DropUnknown)
 	}
 }
 
-func (r *receiver) transport(b []byte, from netip.AddrPort) {
+// transport deals with a transport message: one that came directly, or the tail of what came by the relays of p.
+func (r *receiver) transport(b []byte, p *passage) {
 	if len(b) < overhead {
 		r.plane.drop(DropMalformed)
 		return
 	}
-	e := r.last
-	if i := binary.LittleEndian.Uint32(b[4:]); e.Keypair == nil || e.Keypair.LocalIndex() != i {
-		var ok bool
-		if e, ok = r.index[i]; !ok {
-			r.plane.drop(DropStale)
-			return
-		}
+	e, ok := r.entry(&r.last, b)
+	if !ok {
+		return
+	}
+	if p != nil && e.Peer != p.source {
+		r.plane.drop(DropRelayRefused)
+		return
 	}
 	plain, marks, err := e.Keypair.Open(r.now, b)
 	if err != nil {
 		r.plane.drop(dropOf(err))
 		return
 	}
-	if e != r.last {
-		r.received()
-		r.last = e
-	}
-	r.bytes += len(b)
-	if last := e.Peer.from.Load(); last == nil || *last != from {
-		r.moved(e.Peer, from)
+	r.opened(&r.last, e, len(b), false)
+	way := &r.direct
+	if p == nil {
+		r.arrived(e.Peer)
+	} else if way = &p.way; !p.heard {
+		r.compare(e.Peer, way)
+		p.heard = true
 	}
 	switch {
 	case len(plain) == 0: // keepalive
 	case wire.IsControl(plain):
 		r.received() // what the session says of it comes first: it may be what confirms the session
-		r.plane.post(Event{Kind: EventControl, Peer: e.Peer, From: from, Data: slices.Clone(plain)})
+		r.plane.postControl(e.Peer, *way, plain)
 	default:
-		r.data = true
+		r.last.data = true
+		r.last.carried += len(b)
 		r.inner(e.Peer, plain, marks&wireguard.MarkPartial != 0)
 	}
 }
 
-// moved tells the control loop that peer speaks from another address.
-func (r *receiver) moved(peer *Peer, from netip.AddrPort) {
-	if r.plane.post(Event{Kind: EventMoved, Peer: peer, From: from}) {
-		f := from // only now, so that it stays off the heap otherwise
-		peer.from.Store(&f)
+// entry finds the keypair of a message by its receiver index: most often it is that of the message before.
+func (r *receiver) entry(u *run, b []byte) (e Entry, ok bool) {
+	i := binary.LittleEndian.Uint32(b[4:])
+	if u.Keypair != nil && u.Keypair.LocalIndex() == i {
+		return u.Entry, true
+	}
+	if e, ok = r.index[i]; !ok {
+		r.plane.drop(DropStale)
+	}
+	return e, ok
+}
+
+// opened adds an authentic message of n bytes to the run u, or begins a new one.
+func (r *receiver) opened(u *run, e Entry, n int, data bool) {
+	if e != u.Entry {
+		r.end(u)
+		u.Entry = e
+	}
+	u.bytes += n
+	u.data = u.data || data
+}
+
+// arrived notes that peer spoke from where the train at hand came from.
+func (r *receiver) arrived(peer *Peer) {
+	if r.heard != peer {
+		r.heard = peer
+		r.compare(peer, &r.direct)
+	}
+}
+
+// compare tells the control loop if peer speaks by another way than before. A peer that speaks by several ways in turn is not
+// reported each time.
+func (r *receiver) compare(peer *Peer, way *wire.Way) {
+	if last := peer.from.Load(); last != nil && *last == *way || !peer.moved.take(r.now, moves.cost, moves.burst) {
+		return
+	}
+	if r.plane.post(Event{Kind: EventMoved, Peer: peer, Way: *way}) {
+		w := *way // only now, so that it stays off the heap otherwise
+		peer.from.Store(&w)
 	}
 }
 
@@ -189,6 +277,8 @@ func dropOf(err error) Drop {
 		return DropReplay
 	case errors.Is(err, wireguard.ErrExpired):
 		return DropExpired
+	case errors.Is(err, wireguard.ErrMalformed):
+		return DropMalformed
 	}
 	return DropAuth
 }
@@ -205,6 +295,10 @@ func (r *receiver) inner(peer *Peer, p []byte, partial bool) {
 		r.plane.drop(DropSource)
 		return
 	}
+	if a := peer.network.many.hears(); !a.takes(p) {
+		r.plane.drop(DropBroadcast)
+		return
+	}
 	if partial && !packet.PartialOK(p) {
 		r.plane.drop(DropMalformed)
 		return
@@ -216,7 +310,7 @@ func (r *receiver) inner(peer *Peer, p []byte, partial bool) {
 		}
 	}
 	if r.filled == maxRuns || r.eager {
-		r.flush()
+		r.flushInner()
 	}
 	next := &r.runs[r.filled]
 	next.to, next.packets.UDP = peer.network, peer.network.uso
@@ -238,8 +332,14 @@ func (r *receiver) owns(peer *Peer, source netip.Addr) bool {
 	return true
 }
 
-// flush writes what waits to its TUN devices, in its turn.
+// flush writes all that waits, in its turn.
 func (r *receiver) flush() {
+	r.flushInner()
+	r.flushRelayed()
+}
+
+// flushInner writes what waits to its TUN devices, in its turn.
+func (r *receiver) flushInner() {
 	if r.filled == 0 {
 		return
 	}
@@ -251,14 +351,25 @@ func (r *receiver) flush() {
 	r.filled = 0
 }
 
-// received counts the packets of the last run and passes on what their session says of them.
+// received counts the messages of the last runs and passes on what their sessions say of them.
 func (r *receiver) received() {
-	if e := r.last; e.Keypair != nil {
-		if notice := e.Peer.Session.Received(r.now, e.Keypair, r.data, r.bytes); notice != 0 {
+	r.end(&r.hop)
+	r.end(&r.last)
+	r.passed()
+	r.passage.by = Entry{} // snapshots may change
+}
+
+// end ends a run.
+func (r *receiver) end(u *run) {
+	if e := u.Entry; e.Keypair != nil {
+		if u.carried > 0 {
+			e.Peer.carried.Add(uint64(u.carried))
+		}
+		if notice := e.Peer.Session.Received(r.now, e.Keypair, u.data, u.bytes); notice != 0 {
 			r.plane.post(Event{Kind: EventNotice, Peer: e.Peer, Notice: notice})
 		}
 	}
-	r.last, r.bytes, r.data = Entry{}, 0, false
+	*u = run{}
 }
 
 // write gives the host a packet. What it does not take is lost, as on a wire.

@@ -1,10 +1,16 @@
 package dataplane
 
-import "sync"
+import (
+	"runtime"
+	"sync"
+)
 
 // maxWorkers is the limit of goroutines that share one socket or one TUN device. Reads and writes are one at a time, so more
 // than a read, a write and two that seal or open find nothing to do.
 const maxWorkers = 4
+
+// cpus returns how many CPUs there are for this process, or may be used at a time if that is less.
+func cpus() int { return min(runtime.NumCPU(), runtime.GOMAXPROCS(0)) }
 
 // workersFor returns how many goroutines share a socket or device on a machine with so many CPUs. Both directions, the other
 // daemons and the applications want CPUs too: on two CPUs a second worker only costs.

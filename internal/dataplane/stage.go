@@ -18,13 +18,16 @@ type stage struct {
 	mu     sync.Mutex // guards what follows
 	frames []packet.Frame
 	bytes  int
+	asked  bool // the control loop was told that they wait
 }
 
-// add keeps a copy of f, dropping the oldest to make room. It reports whether the stage was empty, and how many it dropped.
-func (s *stage) add(f packet.Frame) (first bool, dropped int) {
+// add keeps a copy of f, dropping the oldest to make room. It reports whether it is the first with ask set, and how many were
+// dropped.
+func (s *stage) add(f packet.Frame, ask bool) (first bool, dropped int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	first = len(s.frames) == 0
+	first = ask && !s.asked
+	s.asked = s.asked || ask
 	for len(s.frames) > 0 && (len(s.frames) == maxStagedFrames || s.bytes+len(f.Data) > maxStagedBytes) {
 		s.bytes -= len(s.frames[0].Data)
 		s.frames = slices.Delete(s.frames, 0, 1)
@@ -40,6 +43,6 @@ func (s *stage) take() []packet.Frame {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	frames := s.frames
-	s.frames, s.bytes = nil, 0
+	s.frames, s.bytes, s.asked = nil, 0, false
 	return frames
 }

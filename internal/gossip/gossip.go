@@ -93,6 +93,7 @@ type Engine struct {
 	asked    cache[wire.RecordID, request]
 	intake   intake
 	idle     time.Time // next round with anyone; zero: there is nobody
+	calm     int       // such rounds in a row without anything new
 	effects  []Effect
 }
 
@@ -120,6 +121,7 @@ func (e *Engine) Add(now time.Time, id wire.RecordID, raw []byte, from key.NodeI
 		return
 	}
 	e.gone.remove(id)
+	e.stir(now)
 	flood := true
 	if source != nil {
 		flood = source.floods.take(now, 1)
@@ -162,7 +164,7 @@ func (e *Engine) Reject(now time.Time, raw []byte, from key.NodeID) {
 func (e *Engine) Has(id wire.RecordID) bool { return e.set.has(id) }
 
 // Len returns the number of records.
-func (e *Engine) Len() int { return len(e.set.ids) }
+func (e *Engine) Len() int { return len(e.set.records) }
 
 // PeerUp says that there is a session with peer now, and begins a round with it. It does nothing if peer is up.
 func (e *Engine) PeerUp(now time.Time, id key.NodeID) {
@@ -235,6 +237,7 @@ func (e *Engine) handleRecords(now time.Time, p *peer, m wire.Records) error {
 func (e *Engine) Tick(now time.Time) (next time.Time) {
 	if !e.idle.IsZero() && !e.idle.After(now) {
 		e.order[e.random()%uint64(len(e.order))].want(now)
+		e.calm = min(e.calm+1, calmRounds)
 		e.idle = e.nextIdle(now)
 	}
 	for _, p := range e.order {
@@ -256,9 +259,17 @@ func (e *Engine) Effects() []Effect {
 	return out
 }
 
-// nextIdle returns when to begin the next round with anyone: in 40 to 80 s.
+// nextIdle returns when to begin the next round with anyone: in 40 to 80 s, and twice as long each time while nothing changes.
 func (e *Engine) nextIdle(now time.Time) time.Time {
-	return now.Add(idleLeast + time.Duration(e.random()%uint64(idleSpan)))
+	return now.Add((idleLeast + time.Duration(e.random()%uint64(idleSpan))) << e.calm)
+}
+
+// stir notes that something changed or was found missing, so that others may lack something too.
+func (e *Engine) stir(now time.Time) {
+	if e.calm > 0 && !e.idle.IsZero() {
+		e.calm = 0
+		e.idle = earlier(e.idle, e.nextIdle(now))
+	}
 }
 
 func (e *Engine) random() uint64 {

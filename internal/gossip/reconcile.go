@@ -24,6 +24,7 @@ const (
 	askAgain     = time.Second
 	idleLeast    = 40 * time.Second
 	idleSpan     = 40 * time.Second
+	calmRounds   = 4 // times that these are doubled while nothing changes: up to 640 to 1,280 s
 
 	bulkLack    = 64 // a peer that has so many more than we is an intake
 	busyQueue   = 64
@@ -76,7 +77,7 @@ func (e *Engine) begin(now time.Time, p *peer) {
 	p.serial, p.open, p.repaired, p.began = uint32(e.random()), true, false, now
 	p.retry = now.Add(retryLeast << max(0, p.step-retryFlat))
 	p.step = min(p.step+1, retrySteps)
-	n := len(e.set.ids)
+	n := len(e.set.all())
 	e.answer(now, p, p.serial, []span{{upper: bound{end: true}, mode: modePrint, count: n, print: e.set.print(0, n)}})
 }
 
@@ -134,6 +135,7 @@ func (e *Engine) handleRanges(now time.Time, p *peer, f frame) {
 		e.sync(now, p, frame{kind: kindEqual, round: f.round})
 		return
 	}
+	e.stir(now)
 	if p.open && f.round == p.serial && !p.repaired {
 		p.repaired = true
 		p.repair(now)

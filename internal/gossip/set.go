@@ -32,8 +32,9 @@ type entry struct {
 // set holds records in the order of their ids. A fingerprint of any range costs O(log n), after a change O(n) once.
 type set struct {
 	records map[wire.RecordID]entry
-	ids     []wire.RecordID
-	sums    []sum // sums[i] is that of ids[:i]; valid as far as it reaches
+	ids     []wire.RecordID // those that came before fresh
+	fresh   []wire.RecordID // in order of arrival: a whole network at once is sorted once
+	sums    []sum           // sums[i] is that of ids[:i]; valid as far as it reaches
 	seq     uint64
 }
 
@@ -48,10 +49,39 @@ func (s *set) add(id wire.RecordID, raw []byte) bool {
 	}
 	s.seq++
 	s.records[id] = entry{raw, s.seq}
-	i := s.index(bound{id: id})
-	s.ids = slices.Insert(s.ids, i, id)
-	s.sums = s.sums[:min(len(s.sums), i+1)]
+	s.fresh = append(s.fresh, id)
 	return true
+}
+
+// settle takes the fresh ids in among the others.
+func (s *set) settle() {
+	if len(s.fresh) == 0 {
+		return
+	}
+	fresh := s.fresh
+	s.fresh = nil
+	slices.SortFunc(fresh, compareIDs)
+	s.sums = s.sums[:min(len(s.sums), s.index(bound{id: fresh[0]})+1)]
+	old := len(s.ids)
+	s.ids = append(s.ids, fresh...)
+	for to := len(s.ids); len(fresh) > 0; { // from the end, so that nothing is overwritten
+		to--
+		if last := fresh[len(fresh)-1]; old > 0 && compareIDs(s.ids[old-1], last) > 0 {
+			old--
+			s.ids[to] = s.ids[old]
+		} else {
+			s.ids[to] = last
+			fresh = fresh[:len(fresh)-1]
+		}
+	}
+}
+
+func compareIDs(a, b wire.RecordID) int { return bytes.Compare(a[:], b[:]) }
+
+// all returns the ids in order.
+func (s *set) all() []wire.RecordID {
+	s.settle()
+	return s.ids
 }
 
 func (s *set) remove(id wire.RecordID) {
@@ -66,6 +96,7 @@ func (s *set) remove(id wire.RecordID) {
 
 // index returns the number of ids below b.
 func (s *set) index(b bound) int {
+	s.settle()
 	if b.end {
 		return len(s.ids)
 	}
@@ -74,6 +105,7 @@ func (s *set) index(b bound) int {
 
 // print returns the fingerprint of ids[lo:hi].
 func (s *set) print(lo, hi int) print {
+	s.settle()
 	for i := len(s.sums); i <= hi; i++ {
 		s.sums = append(s.sums, s.sums[i-1].plus(s.ids[i-1]))
 	}

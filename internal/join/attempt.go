@@ -46,6 +46,7 @@ const (
 	stallAfter  = 2 * time.Second
 	maxStalls   = 6 // of one introducer; then it is left out
 	silentAfter = 15 * time.Second
+	seekFor     = time.Minute // the same, while introducers are looked for
 	pendingGap  = 5 * time.Second
 	// MaxHints is how many introducers a Joiner asks at once.
 	MaxHints = 8

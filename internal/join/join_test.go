@@ -370,3 +370,36 @@ func TestNewJoinerChecksItsConfig(t *testing.T) {
 		}
 	}
 }
+
+// Introducers that were found later are asked too (spec/30-join.md#timing).
+func TestHintsThatComeLater(t *testing.T) {
+	cfg := newBurrow(t).joinerConfig(newWorld(t, 1), 50, seed(1))
+	cfg.Seek = true
+	j, err := NewJoiner(cfg, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	now := time.Unix(1e9, 0)
+	j.Start(now)
+	if out := j.Effects(); len(out) != 0 {
+		t.Fatalf("without an address it sends %v", out)
+	}
+	now = now.Add(30 * time.Second)
+	to := netip.MustParseAddrPort("192.0.2.9:1000")
+	j.Hint(now, to)
+	j.Hint(now, to)
+	if out := j.Effects(); len(out) != 1 || out[0].(Send).To != to {
+		t.Fatalf("to an address that was found it sends %v", out)
+	}
+	for i := range 20 { // the newest count
+		now = now.Add(100 * time.Millisecond)
+		j.Hint(now, netip.AddrPortFrom(to.Addr(), uint16(2000+i)))
+	}
+	if len(j.attempts) != MaxHints {
+		t.Errorf("%d introducers are asked", len(j.attempts))
+	}
+	j.Tick(now.Add(seekFor))
+	if out := j.Effects(); len(out) == 0 || out[len(out)-1] != (Failed{Reason: Silent}) {
+		t.Errorf("it ends with %v", out)
+	}
+}

@@ -22,6 +22,7 @@ type JoinerConfig struct {
 	Name     string         // wanted, in the form the network gives names; the network may put -N behind it
 	Info     wire.NodeInfo  // to be signed for the network; WG must be that of WG
 	Hints    []netip.AddrPort
+	Seek     bool          // the owner looks for introducers, and names them with Hint: none is needed now
 	NewIndex func() uint32 // draws an index that is unique in the process
 	Rand     io.Reader     // nil: crypto/rand
 }
@@ -39,7 +40,7 @@ func (c *JoinerConfig) check() error {
 		return fmt.Errorf("%w: node info has another WireGuard key", errConfig)
 	case c.Name == "":
 		return fmt.Errorf("%w: no name", errConfig)
-	case len(c.Hints) == 0 || len(c.Hints) > MaxHints:
+	case len(c.Hints) == 0 && !c.Seek || len(c.Hints) > MaxHints:
 		return fmt.Errorf("%w: %d hints, want 1 to %d", errConfig, len(c.Hints), MaxHints)
 	}
 	info, err := wire.SealRecord(key.NetworkID{}, wire.KindNodeInfo, c.Info, c.Identity)
@@ -92,6 +93,33 @@ func NewJoiner(cfg JoinerConfig, log *slog.Logger) (*Joiner, error) {
 // Start sends step 1 to all hints.
 func (j *Joiner) Start(now time.Time) {
 	j.running, j.heard = true, now
+	j.Tick(now)
+}
+
+// Hint names an address at which an introducer may be, besides those of the config. When [MaxHints] are asked already, it takes
+// the place of one that has not answered. An address that is known changes nothing.
+func (j *Joiner) Hint(now time.Time, to netip.AddrPort) {
+	to = netip.AddrPortFrom(to.Addr().Unmap(), to.Port())
+	if !j.running || !to.IsValid() || slices.ContainsFunc(j.attempts, func(a *attempt) bool { return a.to == to && a.state != out }) {
+		return
+	}
+	j.attempts = slices.DeleteFunc(j.attempts, func(a *attempt) bool { return a.to == to })
+	if len(j.attempts) >= MaxHints {
+		i := slices.IndexFunc(j.attempts, func(a *attempt) bool { return a.state == out })
+		if i < 0 {
+			i = slices.IndexFunc(j.attempts, func(a *attempt) bool { return a.state == greeting && a.sends > 0 })
+		}
+		if i < 0 {
+			return
+		}
+		j.attempts = slices.Delete(j.attempts, i, i+1)
+	}
+	a := &attempt{to: to}
+	if err := j.greet(a); err != nil {
+		j.log.Debug("introducer left out", "addr", to, "err", err)
+		return
+	}
+	j.attempts = append(j.attempts, a)
 	j.Tick(now)
 }
 
@@ -239,7 +267,7 @@ func (j *Joiner) Tick(now time.Time) (next time.Time) {
 	if j.chosen != nil && now.Sub(j.chosen.progress) >= stallAfter {
 		j.stall(now)
 	}
-	if !j.polling && now.Sub(j.heard) >= silentAfter {
+	if !j.polling && now.Sub(j.heard) >= j.patience() {
 		j.fail(j.verdict)
 		return time.Time{}
 	}
@@ -248,6 +276,14 @@ func (j *Joiner) Tick(now time.Time) (next time.Time) {
 		j.resend(now, a)
 	}
 	return j.due()
+}
+
+// patience returns for how long nobody need answer.
+func (j *Joiner) patience() time.Duration {
+	if j.cfg.Seek {
+		return seekFor
+	}
+	return silentAfter
 }
 
 // settle chooses an offer when none is chosen, and ends the join, or the round of a pending one, when nobody is left.
@@ -269,6 +305,7 @@ func (j *Joiner) settle(now time.Time) {
 		return
 	}
 	switch {
+	case !j.polling && j.cfg.Seek && j.verdict == Silent: // others may be found yet
 	case !j.polling:
 		j.fail(j.verdict)
 	case j.resume.IsZero():
@@ -360,7 +397,7 @@ func (j *Joiner) due() time.Time {
 		earlier(j.chosen.progress.Add(stallAfter))
 	}
 	if !j.polling {
-		earlier(j.heard.Add(silentAfter))
+		earlier(j.heard.Add(j.patience()))
 	}
 	return next
 }

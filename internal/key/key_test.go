@@ -20,9 +20,10 @@ const vectorFile = "../../spec/vectors/identity.json"
 
 // vectors are examples of every derivation. Strings are hexadecimal but for WireGuard keys, which are base64.
 type vectors struct {
-	Identities []identityVector `json:"identities"`
-	WireGuard  []wgVector       `json:"wireguard"`
-	Invites    []inviteVector   `json:"invites"`
+	Identities []identityVector  `json:"identities"`
+	WireGuard  []wgVector        `json:"wireguard"`
+	Invites    []inviteVector    `json:"invites"`
+	Discovery  []discoveryVector `json:"discovery"`
 }
 
 type identityVector struct {
@@ -48,6 +49,12 @@ type inviteVector struct {
 	Locator      string `json:"locator"`
 }
 
+type discoveryVector struct {
+	Seed    string `json:"seed"`
+	Network string `json:"network"`
+	Key     string `json:"discovery_key"`
+}
+
 func makeVectors(t *testing.T) vectors {
 	var v vectors
 	for _, fill := range []byte{0, 1, 0xff} {
@@ -67,11 +74,14 @@ func makeVectors(t *testing.T) vectors {
 		loc := k.Locator()
 		v.Invites = append(v.Invites, inviteVector{hex.EncodeToString(s[:]), hex.EncodeToString(s.Identity().Seed()), s.Identity().Public().String(),
 			hex.EncodeToString(k[:]), hex.EncodeToString(loc[:])})
+		network := NetworkID(id.NodeID())
+		d := DiscoverySeed(seed).Key(network)
+		v.Discovery = append(v.Discovery, discoveryVector{hex.EncodeToString(seed), network.String(), hex.EncodeToString(d[:])})
 	}
 	return v
 }
 
-// spec/10-identity.md#node-id, spec/10-identity.md#device-id, spec/10-identity.md#invite-seed
+// spec/10-identity.md#node-id, spec/10-identity.md#device-id, spec/10-identity.md#invite-seed, spec/10-identity.md#discovery-key
 func TestVectors(t *testing.T) {
 	got, err := json.MarshalIndent(makeVectors(t), "", "  ")
 	if err != nil {
@@ -165,15 +175,16 @@ func TestParse(t *testing.T) {
 }
 
 func TestKeysAreNew(t *testing.T) {
-	id, wg, seed := NewIdentity(), NewWGPrivate(), NewInviteSeed()
-	if id == NewIdentity() || wg == NewWGPrivate() || seed == NewInviteSeed() {
+	id, wg, seed, discovery := NewIdentity(), NewWGPrivate(), NewInviteSeed(), NewDiscoverySeed()
+	if id == NewIdentity() || wg == NewWGPrivate() || seed == NewInviteSeed() || discovery == NewDiscoverySeed() {
 		t.Error("two keys are equal")
 	}
 	k := NewWGPrivate()
 	if k[0]&7 != 0 || k[31]&0xC0 != 0x40 {
 		t.Errorf("key is not clamped: %x", [32]byte(k))
 	}
-	if !(Identity{}).IsZero() || !(WGPrivate{}).IsZero() || !(WGPublic{}).IsZero() || !(NodeID{}).IsZero() || !(NetworkID{}).IsZero() || NewIdentity().IsZero() {
+	if !(Identity{}).IsZero() || !(WGPrivate{}).IsZero() || !(WGPublic{}).IsZero() || !(NodeID{}).IsZero() || !(NetworkID{}).IsZero() || NewIdentity().IsZero() ||
+		!(DiscoverySeed{}).IsZero() || !(DiscoveryKey{}).IsZero() || (DiscoverySeed{}).Key(NetworkID{}).IsZero() {
 		t.Error("IsZero")
 	}
 }
@@ -185,7 +196,8 @@ func secrets(t *testing.T) map[string]any {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return map[string]any{"identity": id, "WireGuard key": WGPrivate(b), "invite seed": InviteSeed(b[:16]), "join key": JoinKey(b)}
+	return map[string]any{"identity": id, "WireGuard key": WGPrivate(b), "invite seed": InviteSeed(b[:16]), "join key": JoinKey(b),
+		"discovery seed": DiscoverySeed(b), "discovery key": DiscoveryKey(b)}
 }
 
 // leaks reports whether s shows the bytes of secrets.

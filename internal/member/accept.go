@@ -10,8 +10,8 @@ import (
 	"github.com/warren-vpn/warren/internal/wire"
 )
 
-// Whether a record is accepted depends on other records in one way only: some must be there. granted, members and invites
-// grow with every accepted record and never shrink, so what is acceptable once stays so, and two nodes with the same
+// Whether a record is accepted depends on other records in one way only: some must be there. granted, members, invites and
+// steps grow with every accepted record and never shrink, so what is acceptable once stays so, and two nodes with the same
 // records accept the same ones, whatever the order they came in (spec/20-records.md#acceptance).
 
 // shape checks the number and the roles of the signers, and sets who answers for e and the time that it states.
@@ -50,6 +50,10 @@ func (s *Set) shape(e *entry) error {
 		e.time = b.Time
 	case *wire.Adopt:
 		e.time = b.Time
+	case *wire.Policy:
+		e.time = b.Time
+	case *wire.Rendezvous:
+		e.time = b.Time
 	default:
 		one = true
 	}
@@ -69,11 +73,14 @@ func (s *Set) witnessed(e *entry) bool {
 
 // grants reports whether records of a kind can make other records acceptable.
 func grants(k wire.Kind) bool {
-	return k == wire.KindGenesis || k == wire.KindAdmin || k == wire.KindInvite || k == wire.KindMember
+	return k == wire.KindGenesis || k == wire.KindAdmin || k == wire.KindInvite || k == wire.KindMember || canFollow(k)
 }
 
 // learn takes note of what e makes acceptable.
 func (s *Set) learn(e *entry) {
+	if canFollow(e.rec.Kind) {
+		s.steps[e.rec.ID.Prefix()] = append(s.steps[e.rec.ID.Prefix()], e)
+	}
 	switch b := e.body.(type) {
 	case *wire.Genesis:
 		s.genesis = e
@@ -113,6 +120,10 @@ func (s *Set) acceptable(e *entry) error {
 		ok = has(wire.RightIssue)
 	case *wire.Adopt:
 		ok = has(wire.RightRevoke) || b.Subject == e.signerID && s.known(e.signer)
+	case *wire.Policy:
+		ok = has(wire.RightPolicy)
+	case *wire.Rendezvous:
+		ok = has(wire.RightRevoke) && s.follows(b)
 	default:
 		ok = s.knowsSigner(e)
 	}

@@ -5,13 +5,16 @@ import (
 	"github.com/warren-vpn/warren/internal/wire"
 )
 
-// admissions is the last part of an evaluation: who was let in, by whom, and what waits.
+// admissions is the last part of an evaluation: who was let in, by whom, what waits, the policy and the discovery key.
 type admissions struct {
 	members map[key.Public]*admission
 	devices map[key.NodeID]*admission
 	pending map[key.Public]*admission
 	used    map[wire.RecordID]map[key.Public]bool // by invite: who joined by it
 	vouched map[key.NodeID][]*entry               // by admin or witness: what would fall with it
+	policy  map[wire.Setting]*entry               // the record that counts
+
+	rendezvous []*entry // those with an effect, the one that counts last
 }
 
 // admission is a record that lets someone in, and why it counts.
@@ -25,7 +28,7 @@ type admission struct {
 func (v *evaluation) admit() {
 	v.admissions = admissions{members: map[key.Public]*admission{}, devices: map[key.NodeID]*admission{},
 		pending: map[key.Public]*admission{}, used: map[wire.RecordID]map[key.Public]bool{},
-		vouched: map[key.NodeID][]*entry{}}
+		vouched: map[key.NodeID][]*entry{}, policy: map[wire.Setting]*entry{}}
 	for _, a := range v.ranks {
 		for _, g := range a.from {
 			if g.by.rights.Has(wire.RightDelegate) && v.kept(g.by.id, g.rec.rec.ID, asAdmin) {
@@ -61,6 +64,8 @@ func (v *evaluation) admit() {
 			}
 		}
 	}
+	v.settlePolicy()
+	v.settleRendezvous()
 }
 
 // admitJoin judges one join by invite (spec/21-roster.md#join).

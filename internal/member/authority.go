@@ -62,8 +62,8 @@ type grant struct {
 type adopter struct{ by, subject key.NodeID }
 
 type adoption struct {
-	keep  map[wire.RecordPrefix]bool
-	count uint32
+	keep map[wire.RecordPrefix]bool
+	recs []*entry
 }
 
 // removal is what is in force against one subject.
@@ -90,7 +90,9 @@ const (
 // verdict says which of the records that a removed subject vouched for stay.
 type verdict struct {
 	removed bool
-	wait    bool // the decider's list is not complete yet: everything stays
+	wait    bool       // the decider's list is not complete yet: everything stays
+	by      key.NodeID // the decider
+	need    uint32     // adopt records that make its list complete
 	keep    map[wire.RecordPrefix]bool
 }
 
@@ -132,7 +134,7 @@ func (v *evaluation) index() {
 			a = &adoption{keep: map[wire.RecordPrefix]bool{}}
 			v.adopted[adopter{e.signerID, b.Subject}] = a
 		}
-		a.count++
+		a.recs = append(a.recs, e)
 		for _, id := range b.Keep {
 			a.keep[id] = true
 		}
@@ -312,11 +314,11 @@ func (v *evaluation) judge(subject key.NodeID, rem *removal, p purpose) *verdict
 	if decider == nil {
 		return &verdict{}
 	}
-	a := v.adopted[adopter{decider.rec.signerID, subject}]
-	if a == nil {
-		return &verdict{removed: true, wait: need > 0}
+	j := &verdict{removed: true, by: decider.rec.signerID, need: need, wait: need > 0}
+	if a := v.adopted[adopter{j.by, subject}]; a != nil {
+		j.wait, j.keep = uint32(len(a.recs)) < need, a.keep
 	}
-	return &verdict{removed: true, wait: a.count < need, keep: a.keep}
+	return j
 }
 
 // out reports whether subject is put out, whole or as an admin.

@@ -19,7 +19,7 @@ func (s *Set) Roster() *Roster {
 }
 
 func (s *Set) build() *Roster {
-	r := &Roster{Network: s.network, Prefix6: Prefix6(s.network), byName: map[string]int{}, byID: map[key.NodeID]int{},
+	r := &Roster{Network: s.network, Prefix6: Prefix6(s.network), Policy: defaultPolicy(), byName: map[string]int{}, byID: map[key.NodeID]int{},
 		byWG: map[key.WGPublic]int{}, byAddr: map[netip.Addr]int{}, invites: map[key.Locator][]int{},
 		revoked: map[key.NodeID]int{}, pending: map[key.NodeID]int{}, lapsed: map[key.NodeID]bool{}}
 	if s.genesis == nil {
@@ -49,6 +49,8 @@ func (s *Set) build() *Roster {
 	v.listPending(r)
 	v.listLapsed(r)
 	v.listInvites(r)
+	v.listPolicy(r)
+	v.listDiscovery(r)
 	return r
 }
 

@@ -8,8 +8,9 @@ var (
 	ErrKnown = errors.New("record is known")
 	// ErrSuperseded means that a newer node info of the same node is in the set.
 	ErrSuperseded = errors.New("record is superseded")
-	// ErrPenned means that no known key gives the record's signers the right to sign it, yet. It waits in the pen.
-	ErrPenned = errors.New("record waits for its signer to become known")
+	// ErrPenned means that no known key gives the record's signers the right to sign it, or that the record follows others
+	// that are not known, yet. It waits in the pen.
+	ErrPenned = errors.New("record waits for what it depends on to become known")
 	// ErrInvalid means that the record can never be accepted. It is wrapped with the reason.
 	ErrInvalid = errors.New("record is invalid")
 	// ErrFull means that the set, or the signer's share of it, is full.
@@ -32,6 +33,8 @@ var (
 	ErrAlreadyMember = errors.New("is a member already")
 	// ErrRevoked means that the key was put out: it cannot come back, its owner needs a new one.
 	ErrRevoked = errors.New("was put out of the network")
+	// ErrUnchanged means that what is asked for is so already.
+	ErrUnchanged = errors.New("is so already")
 	// ErrBadValue means that a name, time, address or the like is not of its form.
 	ErrBadValue = errors.New("not valid")
 )

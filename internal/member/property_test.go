@@ -49,7 +49,7 @@ func (h *history) step() {
 	if rapid.Bool().Draw(h.t, "strong") {
 		rights |= subRights
 	}
-	switch rapid.IntRange(0, 11).Draw(h.t, "act") {
+	switch rapid.IntRange(0, 14).Draw(h.t, "act") {
 	case 0, 1:
 		h.invite(n)
 	case 2, 3, 4:
@@ -73,6 +73,12 @@ func (h *history) step() {
 		h.approveOrIssue(n)
 	case 11:
 		h.lie(n, rights)
+	case 12:
+		r, err := n.SetPolicy(n.id, h.w.now, h.policy())
+		h.publish(n, err, r)
+	case 13, 14:
+		r, err := n.newRendezvous(n.id, h.w.now, h.secret())
+		h.publish(n, err, r)
 	}
 	h.count++
 }
@@ -133,7 +139,7 @@ func (h *history) lie(n *node, rights wire.Rights) {
 	var kind wire.Kind
 	var body any
 	victim := h.pick()
-	switch rapid.IntRange(0, 4).Draw(h.t, "lie") {
+	switch rapid.IntRange(0, 6).Draw(h.t, "lie") {
 	case 0:
 		kind, body = wire.KindAdmin, &wire.Admin{Subject: victim.id.Public(), Rights: rights, Time: h.w.now.Unix()}
 	case 1:
@@ -152,9 +158,56 @@ func (h *history) lie(n *node, rights wire.Rights) {
 		kind, body = wire.KindMember, &wire.Member{Key: victim.id.Public(), Name: "p2", Addr4: [4]byte{10, 9, 0, 1}, Time: h.w.now.Unix()}
 	case 4:
 		kind, body = 77, []byte{byte(h.count), byte(h.count >> 8)}
+	case 5:
+		p := h.policy()
+		p.Setting += wire.Setting(h.count % 2)
+		p.Seq, p.Time = rapid.Uint64Range(0, 4).Draw(h.t, "seq"), h.w.now.Unix()
+		kind, body = wire.KindPolicy, &p
+	case 6:
+		kind, body = wire.KindRendezvous, h.rendezvous()
 	}
 	r, err := wire.SealRecord(h.w.network, kind, body, n.id)
 	h.publish(n, err, r)
+}
+
+func (h *history) secret() key.DiscoverySeed {
+	return key.DiscoverySeed{1, byte(h.count >> 8), byte(h.count)}
+}
+
+// rendezvous is one that may follow anything that was ever signed, or nothing.
+func (h *history) rendezvous() *wire.Rendezvous {
+	b := &wire.Rendezvous{Seq: rapid.Uint64Range(0, 4).Draw(h.t, "seq"), Secret: h.secret(), Time: h.w.now.Unix()}
+	for range rapid.IntRange(0, 3).Draw(h.t, "after") {
+		r, err := wire.ParseRecord(h.w.network, rapid.SampledFrom(h.raws).Draw(h.t, "record"))
+		if err != nil {
+			h.t.Fatal(err)
+		}
+		b.After = append(b.After, r.ID.Prefix())
+	}
+	slices.SortFunc(b.After, comparePrefix)
+	return b
+}
+
+// cover lets the founder hear all and change the discovery key until nobody who was put out may know it.
+func (h *history) cover() {
+	n := h.nodes[0]
+	n.AddAll(h.raws)
+	for i := 0; n.Roster().Uncovered && n.Roster().Rights(n.id.NodeID()) != 0; i++ {
+		h.count++
+		r, err := n.newRendezvous(n.id, h.w.now, h.secret())
+		if err != nil || i > len(h.raws)/(maxAfter-1) {
+			h.t.Fatalf("key %d does not cover all: %v", i, err)
+		}
+		h.publish(n, err, r)
+	}
+}
+
+func (h *history) policy() wire.Policy {
+	return rapid.SampledFrom([]wire.Policy{
+		{Setting: wire.SettingBroadcast, Value: wire.PolicyNone}, {Setting: wire.SettingBroadcast, Value: wire.PolicyAll},
+		{Setting: wire.SettingRelays, Value: wire.PolicyNone}, {Setting: wire.SettingRelays, Value: wire.PolicyAll},
+		{Setting: wire.SettingRelays, Value: wire.PolicyGroups, Groups: []string{"servers"}},
+	}).Draw(h.t, "policy")
 }
 
 func newHistory(t *rapid.T) *history {
@@ -170,7 +223,7 @@ func newHistory(t *rapid.T) *history {
 		n := w.node(name)
 		r, err := h.nodes[0].IssueMember(who("p0"), w.now, NewMember{Key: n.id.Public(), Name: name})
 		h.publish(h.nodes[0], err, r)
-		r, err = h.nodes[0].GrantAdmin(who("p0"), w.now, n.id.NodeID(), subRights)
+		r, err = h.nodes[0].GrantAdmin(who("p0"), w.now, n.id.NodeID(), subRights|wire.RightPolicy)
 		h.publish(h.nodes[0], err, r)
 		h.nodes = append(h.nodes, n)
 	}
@@ -188,16 +241,27 @@ func TestRosterIsAFunctionOfTheSet(t *testing.T) {
 		for range rapid.IntRange(5, 40).Draw(t, "steps") {
 			h.step()
 		}
+		if rapid.Bool().Draw(t, "cover") {
+			h.cover()
+			for range rapid.IntRange(0, 5).Draw(t, "more steps") {
+				h.step()
+			}
+		}
 		want := NewSet(h.w.network)
 		want.AddAll(h.raws)
 		checkRoster(t, want.Roster())
+		checkPolicy(t, want)
+		checkDiscovery(t, want)
+		for _, n := range h.nodes {
+			checkSecrecy(t, n.Set, want)
+		}
 
 		shuffled := NewSet(h.w.network) // any order, one by one, some twice
 		order := rapid.Permutation(append(slices.Clone(h.raws), h.raws[:len(h.raws)/2]...)).Draw(t, "order")
 		for _, raw := range order {
 			_, _ = shuffled.Add(raw)
-			if len(order)%7 == 0 {
-				shuffled.Roster() // looking in between changes nothing
+			if len(order)%7 == 0 { // looking in between changes nothing
+				checkSecrecy(t, shuffled, want)
 			}
 		}
 		same(t, "shuffled", shuffled, want)
@@ -247,6 +311,103 @@ func same(t *rapid.T, what string, got, want *Set) {
 	}
 	if !reflect.DeepEqual(got.Roster(), want.Roster()) {
 		t.Fatalf("%s: roster is\n%+v\nwant\n%+v", what, got.Roster(), want.Roster())
+	}
+}
+
+// checkPolicy checks that every setting is at its default or stated by a record that nothing with an effect comes after.
+func checkPolicy(t *rapid.T, s *Set) {
+	p, v := s.Roster().Policy, s.evaluate()
+	want := defaultPolicy()
+	for _, x := range p.Stated {
+		e := s.byID[x.Record]
+		b := e.body.(*wire.Policy)
+		want.apply(b)
+		if e.signerID != x.By || b.Setting != x.Setting || !s.granted[e.signer].Has(wire.RightPolicy) {
+			t.Fatalf("policy %+v counts", b)
+		}
+	}
+	want.Stated = p.Stated
+	if !reflect.DeepEqual(p, want) {
+		t.Fatalf("policy is %+v, want %+v", p, want)
+	}
+	for _, e := range s.kinds[wire.KindPolicy] {
+		b := e.body.(*wire.Policy)
+		i := slices.IndexFunc(p.Stated, func(x Stated) bool { return x.Setting == b.Setting })
+		rem := v.removals[e.signerID]
+		stands := rem == nil && v.admins[e.signerID] != nil && v.admins[e.signerID].rights.Has(wire.RightPolicy)
+		if stands && b.Setting <= wire.SettingRelays && (i < 0 || b.Seq > s.byID[p.Stated[i].Record].body.(*wire.Policy).Seq) {
+			t.Fatalf("policy %+v does not count: %+v", b, p.Stated)
+		}
+	}
+}
+
+// checkDiscovery checks that the discovery key is that of a record that nothing with an effect comes after, and that all who
+// were put out were so before it, or that a new one is due.
+func checkDiscovery(t *rapid.T, s *Set) {
+	r, v := s.Roster(), s.evaluate()
+	if len(r.DiscoveryOld) > maxOld || slices.Contains(r.DiscoveryOld, r.Discovery) {
+		t.Fatalf("%d old keys, or the new one is among them", len(r.DiscoveryOld))
+	}
+	counts := v.counting()
+	if counts == nil && r.Discovery != firstKey(s) || counts != nil && counts.body.(*wire.Rendezvous).Secret.Key(s.network) != r.Discovery {
+		t.Fatal("another key counts")
+	}
+	for _, e := range s.kinds[wire.KindRendezvous] {
+		b := e.body.(*wire.Rendezvous)
+		if !s.granted[e.signer].Has(wire.RightRevoke) || !s.follows(b) {
+			t.Fatalf("rendezvous %+v is accepted", b)
+		}
+		a := v.admins[e.signerID]
+		stands := v.removals[e.signerID] == nil && a != nil && a.rights.Has(wire.RightRevoke)
+		if stands && (counts == nil || b.Seq > counts.body.(*wire.Rendezvous).Seq) {
+			t.Fatalf("rendezvous %+v does not count", b)
+		}
+	}
+	behind := map[wire.RecordPrefix]bool{}
+	var collect func(e *entry)
+	collect = func(e *entry) {
+		if b, ok := e.body.(*wire.Rendezvous); ok && !behind[e.rec.ID.Prefix()] {
+			for _, p := range b.After {
+				collect(s.steps[p][0])
+			}
+		}
+		behind[e.rec.ID.Prefix()] = true
+	}
+	if counts != nil {
+		collect(counts)
+	}
+	for _, x := range r.Revoked {
+		device := slices.ContainsFunc(s.kinds[wire.KindDevice], func(e *entry) bool { return key.DeviceID(e.body.(*wire.Device).WG) == x.ID })
+		followed := slices.ContainsFunc(s.kinds[wire.KindRevocation], func(e *entry) bool {
+			return e.body.(*wire.Revocation).Subject == x.ID && behind[e.rec.ID.Prefix()]
+		})
+		if x.Scope == wire.ScopeAll && !device && (!followed || x.ID == counts.signerID) && !r.Uncovered {
+			t.Fatalf("%v was put out and may know the key", x.ID)
+		}
+	}
+}
+
+func firstKey(s *Set) key.DiscoveryKey {
+	return key.DiscoverySeed(s.genesis.body.(*wire.Genesis).Nonce).Key(s.network)
+}
+
+// checkSecrecy checks that a node with a part of the records does not take one whom all of them put out for a member, and give
+// it the discovery key that all of them have.
+func checkSecrecy(t *rapid.T, part, all *Set) {
+	r, v := all.Roster(), all.evaluate()
+	if e := v.counting(); r.Uncovered || e == nil || !part.Has(e.rec.ID) {
+		return
+	}
+	for _, m := range part.Roster().Members {
+		if m.Device {
+			continue
+		}
+		if r.IsRevoked(m.ID) {
+			t.Fatalf("%v was put out and gets the key", m.ID)
+		}
+		if _, stays := r.ByID(m.ID); !stays && m.Via.Invite == (wire.RecordID{}) {
+			t.Fatalf("%v fell with %v and gets the key", m.ID, m.Via.Admin)
+		}
 	}
 }
 

@@ -25,6 +25,18 @@ type Roster struct {
 	Invites []Invite  // all that were ever good, oldest first
 	Admins  []Admin   // highest rank first
 	Revoked []Revoked // by node id
+	Policy  Policy    // the defaults where nobody has stated otherwise
+
+	// Discovery is the secret by which members find each other (spec/21-roster.md#discovery); zero while the genesis is unknown.
+	Discovery      key.DiscoveryKey
+	DiscoverySince time.Time // as stated by the record that Discovery follows from
+	// DiscoveryOld are at most two keys that counted before, the newest first. They are for reading only, to find members that
+	// were away when the key changed: those who were put out know them, so nothing may be published under them, and what is
+	// found under them may be a lure to learn the reader's own address.
+	DiscoveryOld []key.DiscoveryKey
+	// Uncovered says that someone who was put out may know Discovery: an admin with the right to revoke must make a new one,
+	// see [Set.NewRendezvous].
+	Uncovered bool
 
 	byName  map[string]int
 	byID    map[key.NodeID]int

@@ -153,9 +153,13 @@ func TestValidate(t *testing.T) {
 		&wire.Invite{Uses: 1, Time: 1, NotAfter: 1},
 		&wire.Member{Name: name, Time: maxTime, Groups: []string{"a", "b"}},
 		&wire.Revocation{Scope: wire.ScopeAdmin, Time: 1, Reason: "Diebstahl, München"},
-		&wire.NodeInfo{WG: wgOf("x"), Time: 1, Endpoints: [][]byte{{10, 0, 0, 1, 1, 1}}, Version: "v1.2.3"},
+		&wire.NodeInfo{WG: wgOf("x"), Time: 1, Endpoints: [][]byte{{10, 0, 0, 1, 1, 1}}, Version: "v1.2.3", Streams: []string{"tls://a:443"}},
 		&wire.Device{WG: wgOf("x"), Name: name, Gateways: []key.NodeID{{1}}, Time: 1},
 		&wire.Adopt{Time: 1},
+		&wire.Policy{Setting: wire.SettingBroadcast, Time: 1},
+		&wire.Policy{Setting: wire.SettingRelays, Value: wire.PolicyGroups, Groups: []string{"a", "b"}, Time: 1},
+		&wire.Policy{Setting: 999, Value: 1 << 40, Time: 1},
+		&wire.Rendezvous{Seq: 1, Secret: key.DiscoverySeed{1}, After: []wire.RecordPrefix{{1}, {2}}, Time: 1},
 	}
 	for _, b := range good {
 		if err := validate(b); err != nil {
@@ -194,6 +198,9 @@ func TestValidate(t *testing.T) {
 		&wire.NodeInfo{Time: 1},
 		&wire.NodeInfo{WG: wgOf("x"), Time: 1, Version: strings.Repeat("x", 33)},
 		&wire.NodeInfo{WG: wgOf("x"), Time: 1, Name: "No"},
+		&wire.NodeInfo{WG: wgOf("x"), Time: 1, Streams: make([]string, 5)},
+		&wire.NodeInfo{WG: wgOf("x"), Time: 1, Streams: []string{strings.Repeat("x", 256)}},
+		&wire.NodeInfo{WG: wgOf("x"), Time: 1, Streams: []string{"tls://a\n"}},
 		&wire.NodeInfo{WG: wgOf("x"), Time: 1, Endpoints: [][]byte{{10, 0, 0, 1, 0, 0}}},
 		&wire.NodeInfo{WG: wgOf("x"), Time: 1, Endpoints: [][]byte{{224, 0, 0, 1, 1, 1}}},
 		&wire.NodeInfo{WG: wgOf("x"), Time: 1, Endpoints: [][]byte{mapped}},
@@ -202,12 +209,33 @@ func TestValidate(t *testing.T) {
 		&wire.Device{WG: wgOf("x"), Name: name, Time: 1},
 		&wire.Device{WG: wgOf("x"), Name: name, Time: 1, Gateways: []key.NodeID{{1}, {1}}},
 		&wire.Device{WG: wgOf("x"), Name: name, Time: 1, Gateways: make([]key.NodeID, 9)},
+		&wire.Policy{Value: 1, Time: 1},
+		&wire.Policy{Setting: wire.SettingBroadcast},
+		&wire.Policy{Setting: wire.SettingBroadcast, Value: wire.PolicyGroups, Groups: []string{"a"}, Time: 1},
+		&wire.Policy{Setting: wire.SettingRelays, Value: 3, Time: 1},
+		&wire.Policy{Setting: wire.SettingRelays, Value: wire.PolicyGroups, Time: 1},
+		&wire.Policy{Setting: wire.SettingRelays, Value: wire.PolicyAll, Groups: []string{"a"}, Time: 1},
+		&wire.Policy{Setting: 999, Groups: []string{"b", "a"}, Time: 1},
+		&wire.Rendezvous{Secret: key.DiscoverySeed{1}, After: []wire.RecordPrefix{{1}}, Time: 1},
+		&wire.Rendezvous{Seq: 1, After: []wire.RecordPrefix{{1}}, Time: 1},
+		&wire.Rendezvous{Seq: 1, Secret: key.DiscoverySeed{1}, Time: 1},
+		&wire.Rendezvous{Seq: 1, Secret: key.DiscoverySeed{1}, After: []wire.RecordPrefix{{1}}},
+		&wire.Rendezvous{Seq: 1, Secret: key.DiscoverySeed{1}, After: []wire.RecordPrefix{{1}, {1}}, Time: 1},
+		&wire.Rendezvous{Seq: 1, Secret: key.DiscoverySeed{1}, After: []wire.RecordPrefix{{2}, {1}}, Time: 1},
+		&wire.Rendezvous{Seq: 1, Secret: key.DiscoverySeed{1}, After: manyPrefixes(maxAfter + 1), Time: 1},
 	}
 	for _, b := range bad {
 		if validate(b) == nil {
 			t.Errorf("%T %+v is let through", b, b)
 		}
 	}
+}
+
+func manyPrefixes(n int) (out []wire.RecordPrefix) {
+	for i := range n {
+		out = append(out, wire.RecordPrefix{byte(i)})
+	}
+	return out
 }
 
 // A big admin's removal still fits its records (spec/20-records.md#size).

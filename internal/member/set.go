@@ -14,7 +14,7 @@ import (
 // only when there is room again (spec/20-records.md#limits).
 const (
 	maxRecords   = 65536
-	maxReserved  = 8192 // of those, kept free for genesis, admin, revocation and adopt records
+	maxReserved  = 8192 // of those, kept free for genesis, admin, revocation, adopt and rendezvous records
 	maxPerSigner = 4096
 	maxUnknown   = 256 // records of unknown kinds of one signer
 	maxPen       = 256
@@ -33,6 +33,7 @@ type Set struct {
 	granted map[key.Public]wire.Rights     // rights that a key was ever given
 	members map[key.Public]bool            // keys that a member record ever named
 	invites map[wire.RecordPrefix][]*entry // more than one only if an admin searched for a collision
+	steps   map[wire.RecordPrefix][]*entry // what rendezvous records can follow; likewise
 	shares  map[key.Public]*share          // what each signer takes up
 	pen     []*entry                       // oldest first
 	penned  map[wire.RecordID]bool
@@ -64,7 +65,7 @@ func NewSet(network key.NetworkID) *Set {
 	return &Set{
 		network: network,
 		byID:    map[wire.RecordID]*entry{}, kinds: map[wire.Kind][]*entry{}, infos: map[key.Public]*entry{},
-		granted: map[key.Public]wire.Rights{}, members: map[key.Public]bool{}, invites: map[wire.RecordPrefix][]*entry{},
+		granted: map[key.Public]wire.Rights{}, members: map[key.Public]bool{}, invites: map[wire.RecordPrefix][]*entry{}, steps: map[wire.RecordPrefix][]*entry{},
 		shares: map[key.Public]*share{}, penned: map[wire.RecordID]bool{},
 	}
 }
@@ -215,7 +216,7 @@ func (s *Set) charge(e *entry) error {
 	switch {
 	case s.granted[e.signer] == 0:
 		limit -= maxReserved
-	case e.rec.Kind != wire.KindGenesis && e.rec.Kind != wire.KindAdmin && e.rec.Kind != wire.KindRevocation && e.rec.Kind != wire.KindAdopt:
+	case e.rec.Kind != wire.KindGenesis && e.rec.Kind != wire.KindAdmin && !canFollow(e.rec.Kind):
 		limit -= maxReserved
 	}
 	sh := s.shares[e.signer]

@@ -200,6 +200,8 @@ func TestNotAccepted(t *testing.T) {
 		{"node info of a stranger", w.network, wire.KindNodeInfo, &wire.NodeInfo{WG: wgOf("x"), Time: now}, []key.Identity{carol, bob.id}, ErrInvalid},
 		{"revocation by a plain member", w.network, wire.KindRevocation, &wire.Revocation{Subject: carol.NodeID(), Scope: wire.ScopeAll, Time: now}, []key.Identity{bob.id}, ErrPenned},
 		{"adopt by a plain member", w.network, wire.KindAdopt, &wire.Adopt{Subject: carol.NodeID(), Time: now}, []key.Identity{bob.id}, ErrPenned},
+		{"policy by a plain member", w.network, wire.KindPolicy, &wire.Policy{Setting: wire.SettingBroadcast, Time: now}, []key.Identity{bob.id}, ErrPenned},
+		{"policy with an unknown value", w.network, wire.KindPolicy, &wire.Policy{Setting: wire.SettingBroadcast, Value: 7, Time: now}, []key.Identity{root.id}, ErrInvalid},
 		{"join without invite key", w.network, wire.KindMember, joined(func(*wire.Member) {}), []key.Identity{who("new"), carol, bob.id}, ErrPenned},
 		{"join without witness", w.network, wire.KindMember, joined(func(*wire.Member) {}), []key.Identity{seed.Identity(), who("new"), carol}, ErrInvalid},
 		{"join with two signatures", w.network, wire.KindMember, joined(func(*wire.Member) {}), []key.Identity{seed.Identity(), who("new")}, ErrInvalid},

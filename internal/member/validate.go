@@ -10,13 +10,17 @@ import (
 	"github.com/warren-vpn/warren/internal/wire"
 )
 
+// MaxVersion is the limit of the version in node info, in bytes.
+const MaxVersion = 32
+
 // Limits of what a record may say (spec/20-records.md#fields).
 const (
 	maxName      = 63
 	maxGroups    = 16
 	maxEndpoints = 16
+	maxStreams   = 4
+	maxStream    = 255
 	maxGateways  = 8
-	maxVersion   = 32
 	maxReason    = 200
 	maxRoots     = 8
 	maxTime      = 253402300799 // the last second of the year 9999
@@ -55,6 +59,10 @@ func validate(body any) error {
 		return validDevice(b)
 	case *wire.Adopt:
 		return validTime(b.Time)
+	case *wire.Policy:
+		return validPolicy(b)
+	case *wire.Rendezvous:
+		return validRendezvous(b)
 	}
 	return nil
 }
@@ -118,7 +126,15 @@ func validNodeInfo(n *wire.NodeInfo) error {
 			return fmt.Errorf("endpoint %v is not of its form", ap)
 		}
 	}
-	return all(validText("version", n.Version, maxVersion), validTime(n.Time))
+	if len(n.Streams) > maxStreams {
+		return fmt.Errorf("%d targets of streams", len(n.Streams))
+	}
+	for _, s := range n.Streams {
+		if err := validText("target of a stream", s, maxStream); err != nil {
+			return err
+		}
+	}
+	return all(validText("version", n.Version, MaxVersion), validTime(n.Time))
 }
 
 func validDevice(d *wire.Device) error {

@@ -14,6 +14,7 @@ import (
 	"github.com/warren-vpn/warren/internal/join"
 	"github.com/warren-vpn/warren/internal/key"
 	"github.com/warren-vpn/warren/internal/member"
+	"github.com/warren-vpn/warren/internal/report"
 	"github.com/warren-vpn/warren/internal/state"
 	"github.com/warren-vpn/warren/internal/wire"
 )
@@ -29,6 +30,14 @@ func (n *Node) do(ctx context.Context, f func() error) (err error) {
 		return e
 	}
 	return explain(err)
+}
+
+// explain turns the errors of the parts into errors for people.
+func explain(err error) error {
+	if errors.Is(err, state.ErrFull) {
+		return api.Errorf(api.CodeInternal, "%v", err).Hintf("make room on the disk and try again; nothing was changed")
+	}
+	return report.Explain(err)
 }
 
 // with runs f in the control loop for the network that ref names.
@@ -76,38 +85,6 @@ func (n *Node) names() string {
 		return "none"
 	}
 	return strings.Join(names, ", ")
-}
-
-// explain turns the errors of the parts into errors for people.
-func explain(err error) error {
-	if err == nil {
-		return nil
-	}
-	if _, ok := errors.AsType[*api.Error](err); ok {
-		return err
-	}
-	for _, e := range []struct {
-		is   error
-		code api.Code
-		hint string
-	}{
-		{member.ErrNoRight, api.CodeNoRight, "see who may: warren admin list"},
-		{member.ErrUnknownMember, api.CodeNoSuchMember, "see who is there: warren members"},
-		{member.ErrAmbiguous, api.CodeAmbiguous, "use more of the id: warren members --json"},
-		{member.ErrNameTaken, api.CodeNameTaken, "choose another name"},
-		{member.ErrAlreadyMember, api.CodeAlreadyMember, ""},
-		{member.ErrRevoked, api.CodeNoRight, "it needs a new code and joins as a new member"},
-		{member.ErrBadValue, api.CodeBadRequest, ""},
-		{wire.ErrNotACode, api.CodeCodeInvalid, "copy the whole code, from warren1 to its end"},
-		{wire.ErrCodeDamaged, api.CodeCodeInvalid, "copy the whole code again"},
-		{wire.ErrCodeVersion, api.CodeCodeInvalid, "install the version of warren that made it"},
-		{state.ErrFull, api.CodeInternal, "make room on the disk and try again; nothing was changed"},
-	} {
-		if errors.Is(err, e.is) {
-			return api.Errorf(e.code, "%v", err).Hintf("%s", e.hint)
-		}
-	}
-	return err
 }
 
 // Create implements api.Backend.
@@ -171,7 +148,7 @@ func (n *Node) create(now time.Time, r api.CreateRequest) (*network, error) {
 	if err != nil {
 		return nil, err
 	}
-	w, err := n.adopt(now, store, keys, settings, set)
+	w, err := n.adopt(now, store, keys, settings, set, nil)
 	if err != nil { // a network that cannot come up on its first day is of no use
 		return nil, errors.Join(err, n.forget(now, w))
 	}
@@ -203,7 +180,7 @@ func (n *Node) Join(ctx context.Context, r api.JoinRequest, progress func(api.Pr
 		}
 		j.progress = progress
 		j.finished = func(w *network, err error) { done <- result{w, err} }
-		progress(api.Progress{Stage: api.StageContact, Text: "looking for a member at " + joinAddrs(j.code.Hints)})
+		progress(api.Progress{Stage: api.StageContact, Text: lookingText(j)})
 		return nil
 	})
 	if err != nil {
@@ -238,7 +215,7 @@ func (n *Node) mayJoin(text string) error {
 		return err
 	}
 	if time.Now().Unix() > code.NotAfter {
-		return refusal(join.Expired, code)
+		return report.Refusal(join.Expired, code)
 	}
 	for id, w := range n.networks {
 		if [16]byte(id[:16]) == code.Network && w.pending != nil {
@@ -373,7 +350,7 @@ func (w *network) farewell(records []wire.Record) (told int) {
 		sent := true
 		for _, r := range records {
 			body := wire.Records{Raw: [][]byte{r.Raw}}.Append(nil)
-			sent = w.n.plane.SendControl(p.plane, netip.AddrPort{}, body) && sent
+			sent = w.mesh.send(p, wire.Way{}, body) && sent
 		}
 		if sent {
 			told++

@@ -1,6 +1,7 @@
 package node
 
 import (
+	"net/netip"
 	"slices"
 	"strings"
 	"testing"
@@ -8,6 +9,7 @@ import (
 
 	"github.com/warren-vpn/warren/internal/api"
 	"github.com/warren-vpn/warren/internal/testnet"
+	"github.com/warren-vpn/warren/internal/wire"
 )
 
 func (m *machine) revoke(name string) api.RevokeReply {
@@ -132,5 +134,26 @@ func TestWhoFallsWithACompromisedAdminKnows(t *testing.T) {
 		testnet.Wait(time.Second)
 		ms[1].outcast()
 		d.outcast()
+	})
+}
+
+// A machine with many addresses of one family names the other, too: the newcomer may have that alone.
+func TestACodeNamesBothFamilies(t *testing.T) {
+	story(t, lan, func(w *world) {
+		ms := w.found("a", "b", "c")
+		a := ms[0]
+		addrs := a.host.Addrs()
+		for i := range 4 {
+			addrs = slices.Insert(addrs, 1, netip.AddrFrom4([4]byte{198, 51, 100, byte(i + 1)}))
+		}
+		a.host.SetAddrs(addrs...)
+		testnet.Wait(time.Minute)
+		code, err := wire.ParseCode(a.invite(1))
+		must(w, code, err)
+		for _, is4 := range []bool{true, false} {
+			if !slices.ContainsFunc(code.Hints, func(h netip.AddrPort) bool { return slices.Contains(addrs, h.Addr()) && h.Addr().Is4() == is4 }) {
+				w.Errorf("the code names %v; want addresses of both families of %v", code.Hints, addrs)
+			}
+		}
 	})
 }

@@ -2,7 +2,7 @@ package node
 
 import (
 	"context"
-	"fmt"
+	"errors"
 	"maps"
 	"net/netip"
 	"os"
@@ -10,8 +10,10 @@ import (
 	"time"
 
 	"github.com/warren-vpn/warren/internal/api"
+	"github.com/warren-vpn/warren/internal/key"
 	"github.com/warren-vpn/warren/internal/member"
-	"github.com/warren-vpn/warren/internal/path"
+	"github.com/warren-vpn/warren/internal/report"
+	"github.com/warren-vpn/warren/internal/route"
 )
 
 // Status implements api.Backend.
@@ -23,10 +25,7 @@ func (n *Node) Status(ctx context.Context) (st api.Status, err error) {
 // describe says what the node is and does.
 func (n *Node) describe(now time.Time) api.Status {
 	st := api.Status{Version: n.opt.Version, PID: os.Getpid(), StateDir: n.dir.Path(), Port: n.socket.Port(),
-		Uptime: int64(now.Sub(n.started) / time.Second), Offloads: n.offloads(), Drops: n.plane.Drops()}
-	if lost := n.socket.Overflow(); lost > 0 {
-		st.Drops["socket_overflow"] = lost
-	}
+		Uptime: int64(now.Sub(n.started) / time.Second), Offloads: n.offloads(), Drops: n.drops()}
 	for _, k := range slices.Sorted(maps.Keys(n.warnings)) {
 		st.Warnings = append(st.Warnings, n.warnings[k])
 	}
@@ -34,6 +33,15 @@ func (n *Node) describe(now time.Time) api.Status {
 		st.Networks = append(st.Networks, w.describe(now))
 	}
 	return st
+}
+
+// drops counts what was thrown away, by reason.
+func (n *Node) drops() map[string]uint64 {
+	all := n.plane.Drops()
+	if lost := n.socket.Overflow(); lost > 0 {
+		all["socket_overflow"] = lost
+	}
+	return all
 }
 
 // offloads names what the kernel does for us.
@@ -54,90 +62,142 @@ func (n *Node) offloads() (out []string) {
 }
 
 // describe says how this node sees one network.
-func (w *network) describe(now time.Time) api.Network {
-	r := w.roster
-	out := api.Network{Name: w.name(), ID: w.id.String(), State: api.StateDown, Why: w.why, Pool: r.Pool, Prefix6: r.Prefix6,
-		Created: api.At(r.Created), Members: len(r.Members), Pending: len(r.Pending), MTU: w.n.opt.Config.Network(w.name()).MTU}
-	switch {
-	case w.pending != nil:
-		out.State, out.Why = api.StatePending, "an admin must approve this node: warren approve "+w.settings.WantedName
-	case w.mesh != nil:
-		out.State, out.Interface = api.StateUp, w.mesh.tunnel.Name()
-	case w.why == "" && !w.settings.Up:
-		out.Why = "put down by a user: warren up brings it up again"
+func (w *network) describe(now time.Time) api.Network { return w.view(now).Status() }
+
+// view takes a snapshot of the network for package report.
+func (w *network) view(now time.Time) *report.Network {
+	v := &report.Network{Now: now, Name: w.name(), ID: w.id, Self: w.keys.Identity.NodeID(), Key: w.keys.WG.Public(), Roster: w.roster,
+		MTU: w.n.opt.Config.Network(w.name()).MTU, Up: w.settings.Up, Why: w.why, Joining: w.pending != nil, Wanted: w.settings.WantedName}
+	if w.mesh != nil {
+		v.Mesh = w.mesh.view(now)
 	}
-	if self, ok := w.self(); ok {
-		out.Self = api.Self{Name: self.Name, ID: self.ID.String(), Addresses: addresses(self), PublicKey: wgText(w.keys.WG.Public()),
-			Admin: self.Rights != 0, Rights: self.Rights.Names(), Groups: self.Groups, Endpoints: self.Endpoints}
-	} else {
-		out.Self = api.Self{Name: w.lostName(), ID: w.keys.Identity.NodeID().String(), PublicKey: wgText(w.keys.WG.Public())}
-	}
-	for _, m := range r.Members {
-		if m.ID != w.keys.Identity.NodeID() {
-			out.Peers = append(out.Peers, w.describePeer(m))
+	return v
+}
+
+func (m *mesh) view(now time.Time) *report.Mesh {
+	st := m.plane.RelayStats()
+	v := &report.Mesh{Interface: m.tunnel.Name(), MTU: m.mtu, Begun: m.begun, Port: m.w.n.socket.Port(), NAT: m.w.n.nat.Status().V4.Class,
+		NoIPv4: !slices.ContainsFunc(m.w.n.local, netip.Addr.Is4), Carried: report.Carried(m.w.n.local),
+		Leaf: m.leaf, Anchor: m.anchor, Transit: m.own.Transit, Metered: m.metered(), MeteredBy: m.own.Metered, Overloaded: now.Before(m.overloadUntil),
+		Relayed: report.Traffic{Packets: st.Packets, Bytes: st.Bytes, Dropped: st.Dropped},
+		Peers:   make(map[key.NodeID]report.Peer, len(m.peers)), At: m.w.n.shown,
+		Whole: func(id key.ShortID) (key.NodeID, bool) {
+			if p := m.byShort[id]; p != nil {
+				return p.id, true
+			}
+			return key.NodeID{}, false
+		}}
+	for _, p := range m.peers {
+		x := report.Peer{Name: p.name, Device: p.device, Kept: p.linked, Link: p.link, Talks: p.talks, CalledUs: p.calledUs, Said: p.said, Ahead: p.ahead,
+			RxBytes: p.session.RxBytes(), TxBytes: p.session.TxBytes(), Received: p.session.LastReceived(), Handshake: p.session.LastHandshake(),
+			Path: m.path.Status(p.id)}
+		if !p.talks && !p.device {
+			x.Routes = m.routing.Explain(now, p.id).Routes
 		}
+		v.Peers[p.id] = x
 	}
-	return out
+	return v
 }
 
-func (w *network) describePeer(m member.Member) api.Peer {
-	out := api.Peer{Name: m.Name, ID: m.ID.String(), Addresses: addresses(m), PublicKey: wgText(m.WG), Device: m.Device,
-		Admin: m.Rights != 0, Groups: m.Groups, Path: api.PathNone, Version: m.Info.Version}
-	if w.mesh == nil {
-		out.Why = "the network is down here"
-		return out
-	}
-	p := w.mesh.peers[m.ID]
-	if p == nil {
-		switch {
-		case m.WG.IsZero():
-			out.Why = "it has not said its WireGuard key yet"
-		case m.Device:
-			out.Why = fmt.Sprintf("a device of %v, which alone serves it", w.namesOf(m.Gateways))
+// withMesh runs f in the control loop for the network that ref names, which must be up.
+func (n *Node) withMesh(ctx context.Context, ref string, f func(m *mesh) error) error {
+	return n.with(ctx, ref, func(w *network) error {
+		if w.mesh == nil {
+			return api.Errorf(api.CodeNetworkDown, "the network %q is down", w.name()).Hintf("bring it up: warren up %s", w.name())
 		}
-		return out
-	}
-	st := w.mesh.path.Status(p.id)
-	out.RxBytes, out.TxBytes = p.session.RxBytes(), p.session.TxBytes()
-	out.LastSeen, out.LastHandshake = fromNanos(p.session.LastReceived()), fromNanos(p.session.LastHandshake())
-	switch {
-	case p.talks:
-		out.Path, out.Endpoint, out.RTT, out.MTU = api.PathDirect, st.Endpoint, api.Millis(st.RTT), st.MTU
-	case p.device:
-		out.Why = "not heard from yet, or not lately"
-	case len(st.Candidates) == 0 && len(m.Endpoints) == 0:
-		out.Why = "no address of it is known"
-	case !p.linked:
-		out.Why = "not in use: a session is made when something is sent"
-	default:
-		out.Why = "none of its addresses answers: " + candidateText(st)
-	}
-	return out
+		return f(w.mesh)
+	})
 }
 
-func candidateText(st path.Status) string {
-	var aps []netip.AddrPort
-	for _, c := range st.Candidates {
-		aps = append(aps, c.Addr)
-	}
-	if len(aps) == 0 {
-		return "none tried yet"
-	}
-	return joinAddrs(aps[:min(len(aps), 3)])
+// Route implements api.Backend.
+func (n *Node) Route(ctx context.Context, r api.MemberRequest) (out api.RouteReply, err error) {
+	err = n.withMesh(ctx, r.Network, func(m *mesh) error {
+		mem, err := m.w.roster.Find(r.Member)
+		if err != nil {
+			return err
+		}
+		now := time.Now()
+		var ex route.Explanation
+		if p := m.peers[mem.ID]; p != nil && !p.device {
+			ex = m.routing.Explain(now, p.id)
+		}
+		out = m.w.view(now).Route(mem, ex, m.chart())
+		return nil
+	})
+	return out, err
 }
 
-// lostName is what to call this node while it has no place in the roster.
-func (w *network) lostName() string {
-	if w.settings.WantedName != "" {
-		return w.settings.WantedName
-	}
-	return w.keys.Identity.NodeID().Short().String()
+// chart is what the routing engine knows.
+func (m *mesh) chart() report.Map {
+	return report.Map{Chart: m.routing.Map(), Links: m.routing.Links()}
 }
 
-// fromNanos turns Unix nanoseconds, 0 for never, into a time.
-func fromNanos(ns int64) api.Time {
-	if ns == 0 {
-		return api.Time{}
-	}
-	return api.At(time.Unix(0, ns))
+// Map implements api.Backend.
+func (n *Node) Map(ctx context.Context, ref string) (out api.MapReply, err error) {
+	err = n.withMesh(ctx, ref, func(m *mesh) error {
+		out = m.w.view(time.Now()).Map(m.chart())
+		return nil
+	})
+	return out, err
+}
+
+// Policy implements api.Backend.
+func (n *Node) Policy(ctx context.Context, ref string) (out api.Policy, err error) {
+	err = n.with(ctx, ref, func(w *network) error { out = report.Policy(w.name(), w.roster); return nil })
+	return out, err
+}
+
+// SetPolicy implements api.Backend.
+func (n *Node) SetPolicy(ctx context.Context, r api.PolicyRequest) (out api.Policy, err error) {
+	err = n.with(ctx, r.Network, func(w *network) error {
+		p, err := member.PolicyWords(r.Setting, r.Value)
+		if err != nil {
+			return err
+		}
+		now := time.Now()
+		rec, err := w.set.SetPolicy(w.keys.Identity, now, p)
+		if err == nil {
+			err = w.publish(now, rec)
+		}
+		if err != nil && !errors.Is(err, member.ErrUnchanged) {
+			return err
+		}
+		out = report.Policy(w.name(), w.roster)
+		return nil
+	})
+	return out, err
+}
+
+// Invites implements api.Backend.
+func (n *Node) Invites(ctx context.Context, ref string) (out api.Invites, err error) {
+	err = n.with(ctx, ref, func(w *network) error { out = report.Invites(time.Now(), w.name(), w.roster); return nil })
+	return out, err
+}
+
+// Members implements api.Backend.
+func (n *Node) Members(ctx context.Context, ref string) (out api.Members, err error) {
+	err = n.with(ctx, ref, func(w *network) error {
+		out = report.Members(w.name(), w.id, w.keys.Identity.NodeID(), w.roster)
+		return nil
+	})
+	return out, err
+}
+
+func (w *network) member(m member.Member) api.Member {
+	return report.Member(w.roster, w.keys.Identity.NodeID(), m)
+}
+
+// Pending implements api.Backend.
+func (n *Node) Pending(ctx context.Context, ref string) (out api.PendingList, err error) {
+	err = n.with(ctx, ref, func(w *network) error { out = report.Pending(w.name(), w.roster); return nil })
+	return out, err
+}
+
+// Admins implements api.Backend.
+func (n *Node) Admins(ctx context.Context, ref string) (out api.Admins, err error) {
+	err = n.with(ctx, ref, func(w *network) error {
+		out = report.Admins(w.name(), w.keys.Identity.NodeID(), w.roster)
+		return nil
+	})
+	return out, err
 }

@@ -17,6 +17,7 @@ import (
 	"github.com/warren-vpn/warren/internal/api"
 	"github.com/warren-vpn/warren/internal/join"
 	"github.com/warren-vpn/warren/internal/key"
+	"github.com/warren-vpn/warren/internal/path"
 	"github.com/warren-vpn/warren/internal/testnet"
 	"github.com/warren-vpn/warren/internal/wire"
 	"github.com/warren-vpn/warren/internal/wireguard"
@@ -30,8 +31,8 @@ func (w *world) unmoved(before map[string]string, ms ...*machine) {
 			w.Errorf("the roster of %s is %v, was %v", m.name, slices.Sorted(maps.Values(r)), slices.Sorted(maps.Values(before)))
 		}
 		m.inside(func(n *network) {
-			if x := n.mesh; len(x.peers) != len(before)-1 || len(x.observed) > maxEndpoints || len(x.pings) != 0 || len(n.n.index) > 3*len(x.peers) || n.set.Len() != x.gossip.Len() {
-				w.Errorf("%s holds %d peers, %d keypairs, %d addresses, %d probes, %d and %d records", m.name, len(x.peers), len(n.n.index), len(x.observed), len(x.pings), n.set.Len(), x.gossip.Len())
+			if x := n.mesh; len(x.peers) != len(before)-1 || len(x.endpoints()) > maxEndpoints || len(x.pings) != 0 || len(n.n.index) > 3*len(x.peers) || n.set.Len() != x.gossip.Len() {
+				w.Errorf("%s holds %d peers, %d keypairs, %d addresses, %d probes, %d and %d records", m.name, len(x.peers), len(n.n.index), len(x.endpoints()), len(x.pings), n.set.Len(), x.gossip.Len())
 			}
 		})
 	}
@@ -59,7 +60,7 @@ func TestAMemberThatSendsNonsenseChangesNothing(t *testing.T) {
 		send := func(body []byte) {
 			evil.inside(func(n *network) {
 				for _, p := range n.mesh.peers {
-					n.n.plane.SendControl(p.plane, netip.AddrPort{}, body)
+					n.n.plane.SendControl(p.plane, wire.Way{}, body)
 				}
 			})
 		}
@@ -223,5 +224,23 @@ func TestANodeListensOnAndStaysCalmWithoutANetwork(t *testing.T) {
 		if _, err := m.node.Rename(w.Context(), api.RenameRequest{Name: "x"}); api.CodeOf(err) != api.CodeNoSuchNetwork {
 			w.Errorf("rename without a network: %v", err)
 		}
+	})
+}
+
+// What one member says that our address is may be anybody's address: nobody else hears of it. spec/73-nat.md#confirmed
+func TestOneObserverIsNotBelieved(t *testing.T) {
+	story(t, lan, func(w *world) {
+		ms := w.found("a", "evil", "c")
+		victim, evil := netip.MustParseAddrPort("203.0.113.99:53"), ms[1].nodeID()
+		ms[0].inside(func(n *network) {
+			n.mesh.pathEffect(time.Now(), path.Observed{By: evil, At: netip.MustParseAddrPort("198.51.100.1:48271"), Addr: victim})
+			n.n.settleOutside(time.Now())
+		})
+		testnet.Wait(time.Minute)
+		ms[2].inside(func(n *network) {
+			if m, _ := n.roster.ByName("a"); slices.Contains(m.Endpoints, victim) {
+				w.Errorf("a publishes what one says: %v", m.Endpoints)
+			}
+		})
 	})
 }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"strings"
 	"time"
 
 	"github.com/warren-vpn/warren/internal/api"
@@ -11,6 +12,7 @@ import (
 	"github.com/warren-vpn/warren/internal/key"
 	"github.com/warren-vpn/warren/internal/member"
 	"github.com/warren-vpn/warren/internal/path"
+	"github.com/warren-vpn/warren/internal/report"
 	"github.com/warren-vpn/warren/internal/state"
 	"github.com/warren-vpn/warren/internal/wire"
 )
@@ -28,6 +30,8 @@ type joining struct {
 
 	progress func(api.Progress) // of the API call that waits, or nil
 	finished func(*network, error)
+	finder   *finder // nil: hints must do
+	mask     *wire.Mask
 }
 
 // newJoining starts the join of a code, with the keys of an earlier try if there was one.
@@ -51,13 +55,18 @@ func (n *Node) joinWith(now time.Time, code wire.Code, text, name string, keys s
 	j.engine, err = join.NewJoiner(join.JoinerConfig{
 		Seed: code.Seed, Network: code.Network, Identity: keys.Identity, WG: keys.WG, Name: name,
 		Info:  wire.NodeInfo{Seq: uint64(max(now.Unix(), 1)), WG: keys.WG.Public(), Version: n.opt.Version, Caps: ownCaps(), Time: max(now.Unix(), 1), Endpoints: encodeEndpoints(n.localEndpoints())},
-		Hints: code.Hints, NewIndex: n.newIndex,
+		Hints: code.Hints, Seek: n.dht != nil || n.beacons != nil || len(code.Targets) > 0, NewIndex: n.newIndex,
 	}, n.log)
 	if err != nil {
 		return nil, err
 	}
-	n.joins[j] = struct{}{}
+	if code.Mask {
+		key := code.Seed.JoinKey()
+		j.mask = wire.NewMask(key[:])
+	}
+	n.joins[j], n.masks.due = struct{}{}, now
 	j.engine.Start(now)
+	j.look(now)
 	return j, nil
 }
 
@@ -77,11 +86,12 @@ func (j *joining) settle(now time.Time) time.Time {
 	for _, e := range j.engine.Effects() {
 		switch e := e.(type) {
 		case join.Send:
-			j.n.plane.SendRaw(e.To, e.Data)
+			j.n.nat.Tried(now, e.To)
+			j.n.plane.SendRaw(e.To, e.Data, j.mask)
 		case join.Pending:
 			j.wait(e.Network)
 		case join.Failed:
-			j.end(nil, refusal(e.Reason, j.code))
+			j.end(nil, report.Refusal(e.Reason, j.code))
 		case join.Joined:
 			w, err := j.enter(now, e)
 			if errors.Is(err, errChain) {
@@ -98,6 +108,9 @@ func (j *joining) settle(now time.Time) time.Time {
 // end takes the join out of the node and tells who waits.
 func (j *joining) end(w *network, err error) {
 	delete(j.n.joins, j)
+	if j.finder != nil {
+		j.finder.end()
+	}
 	e, told := errors.AsType[*api.Error](err)
 	if w != nil || told && e.Code != api.CodeNoIntroducer { // else the next try may find that it was admitted
 		if err := j.n.dir.ForgetJoinKeys(j.code.Seed.JoinKey().Locator()); err != nil {
@@ -169,20 +182,28 @@ func (j *joining) enter(now time.Time, e join.Joined) (*network, error) {
 		if store, err = j.n.dir.Create(e.Network, j.keys, s, set.Records()); err != nil {
 			return nil, fmt.Errorf("save the network: %w", err)
 		}
-		w, err = j.n.adopt(now, store, j.keys, s, set)
+		w, err = j.n.adopt(now, store, j.keys, s, set, j.maskCode())
 	} else {
 		if err := errors.Join(w.store.AppendRecords(set.Records()), w.store.SaveSettings(s)); err != nil {
 			return nil, fmt.Errorf("save the network: %w", err)
 		}
-		w.set, w.roster, w.settings, w.pending = set, roster, s, nil
+		w.set, w.roster, w.settings, w.pending, w.maskCode = set, roster, s, nil, j.maskCode()
 		err = w.activate(now)
 	}
 	w.fresh = &fresh{code: j.code, text: j.text, name: j.name, next: now.Add(vouchWait)}
-	if w.mesh != nil { // the introducer can be reached where it answered
+	if id := e.Introducer.Identity.NodeID(); w.mesh != nil && !w.mesh.keepStream(now, id, e.Introducer.Addr) { // it can be reached where it answered
 		w.mesh.remember(now, e.Introducer.Identity.NodeID(), e.Introducer.Addr)
 		w.mesh.greet(now, e.Introducer.Identity.NodeID(), e.Introducer.Addr)
 	}
 	return w, err
+}
+
+// maskCode is the code, if by it the newcomer must mask.
+func (j *joining) maskCode() *wire.Code {
+	if j.code.Mask {
+		return &j.code
+	}
+	return nil
 }
 
 const (
@@ -252,35 +273,17 @@ func (m *mesh) greet(now time.Time, id key.NodeID, at netip.AddrPort) {
 	}
 }
 
-// refusal says in words why a join failed.
-func refusal(r join.Reason, c wire.Code) error {
-	switch r {
-	case join.Silent:
-		return api.Errorf(api.CodeNoIntroducer, "no member answered at %s", joinAddrs(c.Hints)).
-			Hintf("check that one of these machines is on and running warren, that UDP reaches it, and that the code is not withdrawn; or ask for a new code")
-	case join.Used:
-		return api.Errorf(api.CodeCodeUsed, "this code was used already").Hintf("ask for a new one: warren invite")
-	case join.Expired:
-		return api.Errorf(api.CodeCodeExpired, "this code has expired").Hintf("ask for a new one: warren invite")
-	case join.Revoked:
-		return api.Errorf(api.CodeCodeRevoked, "this code is no longer valid: it was withdrawn, or who made it was put out").Hintf("ask a member for a new one")
-	case join.Full:
-		return api.Errorf(api.CodeInternal, "the network has no free IPv4 address, or the member that answered no room on its disk").Hintf("try again through another member, or ask an admin")
-	case join.TooOld:
-		return api.Errorf(api.CodeNotSupported, "this version of warren is too old for the network").Hintf("install the version that the other members run")
-	case join.Mismatch:
-		return api.Errorf(api.CodeNoIntroducer, "who answered does not belong to the code's network").Hintf("ask for a new code; somebody may be listening at the address in this one")
+// lookingText says where a join looks for a member.
+func lookingText(j *joining) string {
+	var places []string
+	if at := report.CodePlaces(j.code); at != "" {
+		places = append(places, "at "+at)
 	}
-	return api.Errorf(api.CodeDenied, "the network refused this node").Hintf("ask an admin; a node that was put out needs a new code and joins as a new one")
-}
-
-func joinAddrs(aps []netip.AddrPort) string {
-	out := ""
-	for i, ap := range aps {
-		if i > 0 {
-			out += ", "
-		}
-		out += ap.String()
+	if j.n.beacons != nil {
+		places = append(places, "on the local network")
 	}
-	return out
+	if j.n.dht != nil {
+		places = append(places, "in the DHT")
+	}
+	return "looking for a member " + strings.Join(places, ", ")
 }

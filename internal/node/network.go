@@ -10,6 +10,7 @@ import (
 	"github.com/warren-vpn/warren/internal/host"
 	"github.com/warren-vpn/warren/internal/key"
 	"github.com/warren-vpn/warren/internal/member"
+	"github.com/warren-vpn/warren/internal/report"
 	"github.com/warren-vpn/warren/internal/state"
 	"github.com/warren-vpn/warren/internal/wire"
 )
@@ -32,6 +33,7 @@ type network struct {
 	mesh     *mesh          // nil while the network is down
 	why      string         // why it is down although it should be up
 	fresh    *fresh         // after a join, until some member talks to this node
+	maskCode *wire.Code     // the code by which a newcomer masks; nil: it has heard of the policy, or the network does not mask
 	pending  *joining       // the join that waits for approval; the roster has nobody until then
 
 	inbox   []accepted // not on the disk yet: not passed on before
@@ -77,9 +79,10 @@ func (n *Node) newNetwork(id key.NetworkID, store *state.Network) *network {
 }
 
 // adopt takes a network that was just created or joined into the node and brings it up.
-func (n *Node) adopt(now time.Time, store *state.Network, keys state.Keys, settings state.Settings, set *member.Set) (*network, error) {
+// maskCode may be nil.
+func (n *Node) adopt(now time.Time, store *state.Network, keys state.Keys, settings state.Settings, set *member.Set, maskCode *wire.Code) (*network, error) {
 	w := n.newNetwork(store.ID(), store)
-	w.keys, w.settings, w.set, w.roster = keys, settings, set, set.Roster()
+	w.keys, w.settings, w.set, w.roster, w.maskCode = keys, settings, set, set.Roster(), maskCode
 	n.networks[w.id] = w
 	return w, w.activate(now)
 }
@@ -160,7 +163,7 @@ func (w *network) open(now time.Time) error {
 
 // inner lists the addresses of a member as an interface or a route has them. There is no IPv4 when the pool is full.
 func inner(m member.Member) (out []netip.Prefix) {
-	for _, a := range addresses(m) {
+	for _, a := range report.Addresses(m) {
 		out = append(out, netip.PrefixFrom(a, a.BitLen()))
 	}
 	return out
@@ -273,12 +276,12 @@ func (w *network) publishInfo(now time.Time, endpoints []netip.AddrPort) {
 		return
 	}
 	info := self.Info
-	caps := ownCaps()
-	if info.WG == w.keys.WG.Public() && info.Version == w.n.opt.Version && info.Caps == caps && slices.Equal(self.Endpoints, endpoints) {
+	caps, streams := ownCaps(), w.n.statedStreams()
+	if info.WG == w.keys.WG.Public() && info.Version == w.n.opt.Version && info.Caps == caps && slices.Equal(self.Endpoints, endpoints) && slices.Equal(info.Streams, streams) {
 		return
 	}
 	info.WG, info.Version, info.Caps = w.keys.WG.Public(), w.n.opt.Version, caps
-	info.Endpoints = encodeEndpoints(endpoints)
+	info.Endpoints, info.Streams = encodeEndpoints(endpoints), streams
 	if err := w.publishOwn(now, info); err != nil {
 		w.log.Warn("own addresses not published", "err", err)
 	}
@@ -287,9 +290,9 @@ func (w *network) publishInfo(now time.Time, endpoints []netip.AddrPort) {
 // ownCaps says what this node offers beyond stock WireGuard.
 func ownCaps() wire.Caps {
 	if host.FastAES() {
-		return wire.CapFast
+		return wire.CapRelay | wire.CapMask | wire.CapFast
 	}
-	return 0
+	return wire.CapRelay | wire.CapMask
 }
 
 // publishOwn signs and publishes what this node says of itself.

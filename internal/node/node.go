@@ -29,8 +29,13 @@ import (
 	"github.com/warren-vpn/warren/internal/api"
 	"github.com/warren-vpn/warren/internal/config"
 	"github.com/warren-vpn/warren/internal/dataplane"
+	"github.com/warren-vpn/warren/internal/dht"
 	"github.com/warren-vpn/warren/internal/host"
 	"github.com/warren-vpn/warren/internal/key"
+	"github.com/warren-vpn/warren/internal/member"
+	"github.com/warren-vpn/warren/internal/nat"
+	"github.com/warren-vpn/warren/internal/path"
+	"github.com/warren-vpn/warren/internal/portmap"
 	"github.com/warren-vpn/warren/internal/state"
 	"github.com/warren-vpn/warren/internal/tun"
 	"github.com/warren-vpn/warren/internal/udp"
@@ -64,20 +69,33 @@ type Node struct {
 	dir     *state.Dir
 	socket  Socket
 	plane   *dataplane.Plane
+	streams *streams  // nil: there is no TCP
+	feet    *udp.Feet // nil: ports are not searched
 	events  chan dataplane.Event
 	calls   chan func()
 	done    chan struct{} // closed when Run no longer takes calls
 	halt    context.CancelFunc
 	started time.Time
-	wg      sync.WaitGroup // workers of the data plane, watchers
+	wg      sync.WaitGroup  // workers of the data plane, watchers, questions to the DHT
+	ctx     context.Context // of Run
+	dht     *dht.Client     // nil: not used
+	beacons Beacons         // nil: not used
+	mapper  *portmap.Mapper // nil: not used
 
 	// What follows belongs to the control loop.
 	networks map[key.NetworkID]*network
 	joins    map[*joining]struct{}
+	finders  map[*finder]struct{}
+	nat      *nat.Engine
+	dhtSeen  time.Time // the newest observation of the DHT that nat knows
+	masks    masks
+	hard     path.Turn                  // of hard attempts, of all networks
 	index    map[uint32]dataplane.Entry // live keypairs; published when dirty
 	dirty    bool
 	local    []netip.Addr // where this host can be reached
 	loaded   time.Time    // when the event queue was last long
+	rest     rest
+	metered  bool // the system says that this machine pays for what it sends
 	warnings map[string]string
 }
 
@@ -89,12 +107,14 @@ func New(opt Options) (*Node, error) {
 	if opt.Platform.Listen == nil {
 		opt.Platform = System()
 	}
+	opt.Version = opt.Version[:min(len(opt.Version), member.MaxVersion)] // of a build from a checkout it is longer
 	n := &Node{
 		opt: opt, log: opt.Log.With("part", "node"), sys: opt.Platform, started: time.Now(),
 		events: make(chan dataplane.Event, eventQueue), calls: make(chan func()), done: make(chan struct{}),
-		networks: map[key.NetworkID]*network{}, joins: map[*joining]struct{}{}, index: map[uint32]dataplane.Entry{},
+		networks: map[key.NetworkID]*network{}, joins: map[*joining]struct{}{}, finders: map[*finder]struct{}{}, index: map[uint32]dataplane.Entry{},
 		warnings: map[string]string{},
 	}
+	n.nat = nat.New(nat.Config{Refuse: n.inside}, n.log)
 	var err error
 	if n.dir, err = state.Open(opt.StateDir); err != nil {
 		return nil, err
@@ -106,7 +126,9 @@ func New(opt Options) (*Node, error) {
 		n.log.Warn("not everything works on this system", "limit", limit)
 		n.warnings[fmt.Sprintf("host%d", i)] = limit
 	}
-	n.plane = dataplane.New(n.socket, n.events, n.started)
+	n.streams = n.newStreams()
+	n.newFeet()
+	n.plane = dataplane.New(n.over(), n.events, n.started)
 	if err := n.load(); err != nil {
 		return nil, errors.Join(err, n.socket.Close(), n.dir.Close())
 	}
@@ -138,7 +160,8 @@ func (n *Node) listen() (err error) {
 		}
 	}
 	if err == nil && n.socket.Port() != saved.Port {
-		err = n.dir.SaveDaemon(state.Daemon{Port: n.socket.Port()})
+		saved.Port = n.socket.Port()
+		err = n.dir.SaveDaemon(saved)
 	}
 	return err
 }
@@ -174,13 +197,22 @@ func (n *Node) load() error {
 }
 
 // Run runs the node until ctx ends or Stop is called. It brings up every network that is meant to be up. It must be called
-// once, and closes the state directory and the socket before it returns.
+// once, and closes the state directory and the socket before it returns. The error says why it ended unasked, or what could not
+// be closed.
 func (n *Node) Run(ctx context.Context) error {
 	ctx, n.halt = context.WithCancel(ctx)
 	defer n.halt()
+	n.ctx = ctx
+	n.newDHT()
+	n.newBeacons()
+	n.mapPort()
+	n.runStreams()
+	n.runFeet()
+	var failed error
 	n.wg.Go(func() { // ends when shutdown closes the socket
 		if err := n.plane.Run(); err != nil {
 			n.log.Error("receiving stopped", "err", err)
+			failed = fmt.Errorf("nothing can be received any more: %w", err)
 			n.halt()
 		}
 	})
@@ -190,12 +222,20 @@ func (n *Node) Run(ctx context.Context) error {
 			n.log.Warn("changes of the host's network are not seen", "err", err)
 		}
 	})
+	if n.sys.WatchMetered != nil {
+		n.wg.Go(func() { // ends with ctx
+			n.sys.WatchMetered(ctx, func(metered bool) {
+				_ = n.call(ctx, func() { n.metered = metered }) // an error: the node stops
+			})
+		})
+	}
 	n.hostChanged()
 	for _, w := range n.networks {
 		w.start(time.Now())
 	}
 	n.loop(ctx)
-	return n.shutdown()
+	err := n.shutdown() // waits for all that may have failed
+	return errors.Join(failed, err)
 }
 
 // loop is the control loop.
@@ -210,6 +250,7 @@ func (n *Node) loop(ctx context.Context) {
 		case f := <-n.calls:
 			f()
 		case <-timer.C:
+		case <-n.woken():
 		case e := <-n.events:
 			now := time.Now()
 			if len(n.events) >= underLoad {
@@ -235,14 +276,23 @@ func (n *Node) drain(now time.Time) {
 
 // settle lets every engine see the time and carries out what the engines ask for. It returns when to come again.
 func (n *Node) settle(now time.Time) time.Time {
+	n.noticeSleep(now)
+	n.settleMasks(now)
 	next := now.Add(idleTick)
+	for f := range n.finders {
+		next = earlier(next, f.settle(now))
+	}
 	for j := range n.joins {
 		next = earlier(next, j.settle(now))
 	}
+	next = earlier(next, n.settleOutside(now))
+	next = earlier(next, n.settleStreams(now))
 	for _, w := range n.networks {
 		next = earlier(next, w.settle(now))
 	}
+	next = earlier(next, n.masks.due)
 	n.publishIndex()
+	n.rest.due = later(now, next)
 	return next
 }
 
@@ -257,6 +307,14 @@ func (n *Node) publishIndex() {
 // earlier returns the earlier of two times; the zero time means never.
 func earlier(a, b time.Time) time.Time {
 	if b.IsZero() || a.Before(b) {
+		return a
+	}
+	return b
+}
+
+// later returns the later of two times.
+func later(a, b time.Time) time.Time {
+	if a.After(b) {
 		return a
 	}
 	return b
@@ -299,6 +357,18 @@ func (n *Node) hostChanged() {
 	}
 	n.local = local
 	now := time.Now()
+	n.nat.NetworkChanged(now)
+	n.setLocal(now)
+	for f := range n.finders {
+		f.engine.NetworkChanged(now)
+	}
+	n.hearGroups()
+	if all, _ := n.nat.Servers(); all == 0 {
+		n.findServers()
+	}
+	if n.mapper != nil {
+		n.mapper.Recheck()
+	}
 	for _, w := range n.networks {
 		w.hostChanged(now)
 	}
@@ -318,12 +388,24 @@ func (n *Node) ours(iface string) bool {
 func (n *Node) shutdown() error {
 	close(n.done)
 	now := time.Now()
+	n.saveDHT()
+	if n.dht != nil {
+		n.dht.Close()
+	}
+	if n.beacons != nil {
+		if err := n.beacons.Close(); err != nil {
+			n.log.Warn("beacons not closed", "err", err)
+		}
+	}
 	for _, w := range n.networks {
 		w.save(now)
 		w.bye()
 		w.deactivate(now)
 	}
-	err := n.socket.Close()
+	err := errors.Join(n.closeStreams(), n.closeMasks(), n.socket.Close())
+	if n.feet != nil {
+		err = errors.Join(err, n.feet.Close())
+	}
 	n.wg.Wait()
 	for _, w := range n.networks {
 		err = errors.Join(err, w.close())

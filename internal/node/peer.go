@@ -1,7 +1,6 @@
 package node
 
 import (
-	"bytes"
 	"errors"
 	"net/netip"
 	"slices"
@@ -18,12 +17,11 @@ import (
 )
 
 const (
-	fullMesh   = 32 // members up to which each keeps a link to every other
 	linkWait   = 2 * time.Second
 	firstRetry = 5 * time.Second
 	lastRetry  = time.Minute
-	maxRivals  = 16  // whose joins are shown to one whom they cost its place
-	idleBytes  = 512 // in one housekeeping, control messages included, that do not count as use
+	maxTried   = 8  // routes for one initiation
+	maxRivals  = 16 // whose joins are shown to one whom they cost its place
 )
 
 // peer is another member, or a device that this node serves. It belongs to the control loop.
@@ -38,11 +36,31 @@ type peer struct {
 	path    *path.Peer
 	plane   *dataplane.Peer
 
-	linked  bool          // a session is kept up on purpose
-	talks   bool          // there is a session and a path; gossip knows
-	retry   time.Time     // when to call it next, if it does not talk
-	backoff time.Duration // 0: not failed yet
-	moved   uint64        // bytes both ways at the last housekeeping
+	linked     bool          // a session is kept up on purpose
+	talks      bool          // there is a session and a path
+	direct     bool          // and the path has no relays: it may be a link
+	rated      bool          // the map knows how far it is
+	link       bool          // both sides keep the link: it is on the map
+	gossip     bool          // records are exchanged with it
+	calledUs   bool          // it reached us before we sent it anything
+	said       bool          // it made a handshake
+	ahead      time.Duration // of our clock, its clock was then
+	asked      time.Time     // last handshake that we sent it directly
+	initiation []byte        // the last that we sent it, while there is no answer
+	tried      []wire.Route  // by which that went
+	retry      time.Time     // when to call it next, if it does not talk
+	backoff    time.Duration // 0: not failed yet
+	reads      bool          // masked datagrams
+	mask       *wire.Mask    // under which its last handshake came; nil: plain, by a relay, or there was none
+	plainUntil time.Time     // it shook hands plainly: so it is answered
+	tries      int           // initiations since it was up last, for initiationMask
+	moved      uint64        // bytes of packets both ways at the last housekeeping
+	relayed    uint64        // bytes of moved that went by relays
+	received   uint64        // bytes of its own, control messages included
+
+	activeUntil, wantedUntil, guestUntil time.Time
+
+	shakes, errors bucket // relayed handshakes, path errors
 }
 
 // sync makes peers and routes follow the roster.
@@ -63,40 +81,55 @@ func (m *mesh) sync(now time.Time) {
 			p = m.add(now, mem)
 		}
 		p.name, p.invite = mem.Name, mem.Via.Invite
+		p.reads = !p.device && mem.Info.Caps&wire.CapMask != 0
 		if !p.device {
 			p.session.SetFast(mem.Info.Caps&ownCaps()&wire.CapFast != 0)
 			m.path.SetCandidates(now, p.id, path.SourceInfo, mem.Endpoints)
 		}
 	}
+	var gone []key.ShortID
 	for _, p := range m.peers {
 		if !want[p.id] {
 			m.explain(p)
 			m.remove(now, p)
+			gone = append(gone, p.id.Short())
 		}
 	}
-	m.chooseLinks(now)
+	m.setLeaf(now, m.isLeaf())
+	m.syncMap(now)
+	for _, id := range gone {
+		m.path.RemoveRelay(now, id)
+	}
 	m.syncRoutes()
+	m.syncGroups()
+	m.syncFinder(now)
+	m.w.forgetCode(now)
+	m.remaskAll(now)
 }
 
 func (m *mesh) add(now time.Time, mem member.Member) *peer {
 	p := &peer{mesh: m, id: mem.ID, wg: mem.WG, device: mem.Device}
 	p.session = m.wg.AddPeer(mem.WG, [32]byte{})
 	p.path = m.path.AddPeer(mem.ID, mem.Device)
-	p.plane = m.plane.NewPeer(p.session, p.path, p)
+	p.plane = m.plane.NewPeer(p.id.Short(), p.session, p.path, p)
+	m.path.Keep(now, p.id, mem.Device)
 	m.peers[p.id], m.byKey[p.wg] = p, p
 	if !p.device {
 		m.path.SetCandidates(now, p.id, path.SourceSaved, m.cache[p.id])
+		m.states.Welcome(now, p.id.Short())
 	}
 	return p
 }
 
 // remove cuts a peer off: its keys are gone when this returns, and its packets are nobody's.
 func (m *mesh) remove(now time.Time, p *peer) {
-	if p.talks && !p.device {
-		m.gossip.PeerDown(now, p.id)
-	}
+	p.talks = false
+	m.setDirect(now, p, false)
+	m.neighbour(now, p, false)
+	m.states.Forget(now, p.id.Short())
 	m.wg.RemovePeer(p.wg)
 	m.path.RemovePeer(p.id)
+	m.lift(p.id, netip.AddrPort{})
 	delete(m.peers, p.id)
 	delete(m.byKey, p.wg)
 }
@@ -114,7 +147,7 @@ func (m *mesh) explain(p *peer) {
 		ids = append(ids, o.ID)
 	}
 	for _, raw := range m.w.set.Chain(ids...) {
-		m.w.n.plane.SendControl(p.plane, netip.AddrPort{}, wire.Records{Raw: [][]byte{raw}}.Append(nil))
+		m.send(p, wire.Way{}, wire.Records{Raw: [][]byte{raw}}.Append(nil))
 	}
 }
 
@@ -134,42 +167,8 @@ func (m *mesh) expel(r wire.Record) {
 	}
 	for _, p := range m.peers {
 		if _, stays := next.ByID(p.id); !p.device && (p.id == v.Subject || !stays) {
-			m.w.n.plane.SendControl(p.plane, netip.AddrPort{}, wire.Records{Raw: [][]byte{r.Raw}}.Append(nil))
+			m.send(p, wire.Way{}, wire.Records{Raw: [][]byte{r.Raw}}.Append(nil))
 		}
-	}
-}
-
-// chooseLinks decides to whom sessions are kept up: to all in a small network, else to the members at distances 1, 2, 4, ... in
-// the order of ids, which keeps any network connected with few links.
-func (m *mesh) chooseLinks(now time.Time) {
-	self := m.w.keys.Identity.NodeID()
-	ids := []key.NodeID{self}
-	for _, p := range m.peers {
-		if !p.device {
-			ids = append(ids, p.id)
-		}
-	}
-	slices.SortFunc(ids, func(a, b key.NodeID) int { return bytes.Compare(a[:], b[:]) })
-	me := slices.Index(ids, self)
-	chosen := map[key.NodeID]bool{}
-	for step := 1; step < len(ids); {
-		chosen[ids[(me+step)%len(ids)]] = true
-		chosen[ids[(me-step+len(ids))%len(ids)]] = true
-		if len(ids) <= fullMesh {
-			step++
-		} else {
-			step *= 2
-		}
-	}
-	for _, p := range m.peers {
-		linked := chosen[p.id]
-		if linked && !p.linked {
-			p.retry = now
-			if bytes.Compare(self[:], p.id[:]) > 0 {
-				p.retry = now.Add(linkWait) // let the lower id call first
-			}
-		}
-		p.linked = linked
 	}
 }
 
@@ -213,47 +212,80 @@ func (m *mesh) tend(now time.Time, p *peer) {
 	if p.linked && !p.talks && !now.Before(p.retry) {
 		m.call(now, p)
 	}
-	moved := p.session.RxBytes() + p.session.TxBytes()
-	if moved-p.moved > idleBytes {
-		m.path.Active(now, p.id)
+	m.remask(now, p)
+	carried := p.plane.Carried()
+	if rx := p.session.RxBytes(); rx != p.received {
+		p.received = rx
+		from := p.plane.From()
+		m.heardBy(now, p, from)
+		if from.Addr.IsValid() {
+			m.w.n.nat.Heard(now, from.Addr)
+		}
 	}
-	p.moved = moved
+	was := now.Before(p.activeUntil)
+	if carried != p.moved {
+		p.activeUntil = now.Add(activeFor)
+		m.path.Active(now, p.id)
+		if !was {
+			m.giveRoutes(now, p)
+		}
+	} else if !was && !p.activeUntil.IsZero() {
+		p.activeUntil = time.Time{}
+		m.giveRoutes(now, p)
+	}
+	m.mayStand(now, p, carried-p.moved)
+	p.moved = carried
+	if p.direct {
+		m.tendLink(now, p, m.path.Status(p.id))
+	}
+	m.gossips(now, p)
 }
 
 // call asks for a session and sets when to ask again.
 func (m *mesh) call(now time.Time, p *peer) {
-	m.wg.Initiate(now, p.session)
+	m.want(now, p)
 	p.backoff = min(max(2*p.backoff, firstRetry), lastRetry)
 	p.retry = now.Add(p.backoff)
 }
 
 func (m *mesh) sessionUp(now time.Time, p *peer, from netip.AddrPort) {
-	p.backoff = 0
-	m.path.SessionUp(now, p.id, from)
+	p.backoff, p.initiation, p.tries = 0, nil, 0
+	if m.handling && from.IsValid() {
+		m.shaken(now, p, from)
+	}
+	way := wire.Direct(from)
+	switch {
+	case from.IsValid():
+		m.w.n.nat.Heard(now, from)
+		m.called(p, from)
+	case m.answer.peer == p:
+		way = m.answer.way
+	default: // the session is confirmed by what came inside it
+		way = p.plane.From()
+	}
+	m.w.n.prove(way)
+	m.path.SessionUp(now, p.id, way)
 	m.pathChanged(now, p)
 }
 
 func (m *mesh) sessionDown(now time.Time, p *peer) {
+	p.initiation, p.mask, p.plainUntil = nil, nil, time.Time{}
 	m.path.SessionDown(now, p.id)
 	m.pathChanged(now, p)
 	m.w.n.plane.DropStaged(p.plane)
 	p.retry = now.Add(max(p.backoff, firstRetry))
 }
 
-// pathChanged lets what waits for the peer go out, and tells gossip whether it can be talked to.
+// pathChanged lets what waits for the peer go out, and tells the others whether it can be talked to.
 func (m *mesh) pathChanged(now time.Time, p *peer) {
-	talks := p.session.Sending() != nil && p.path.Best().IsValid()
-	if talks {
+	way := p.path.Choice().Way
+	was := p.talks
+	p.talks = p.session.Sending() != nil && way.IsValid()
+	m.regroup = m.regroup || was != p.talks
+	if p.talks {
 		m.w.n.plane.SendStaged(p.plane)
 		m.sendPings(now, p)
 	}
-	was := p.talks
-	p.talks = talks
-	switch {
-	case p.device || was == talks:
-	case talks:
-		m.gossip.PeerUp(now, p.id)
-	default:
-		m.gossip.PeerDown(now, p.id)
-	}
+	m.setDirect(now, p, p.talks && p.path.Choice().Direct.IsValid())
+	m.gossips(now, p)
 }

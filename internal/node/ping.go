@@ -4,10 +4,10 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/binary"
-	"net/netip"
 	"time"
 
 	"github.com/warren-vpn/warren/internal/api"
+	"github.com/warren-vpn/warren/internal/report"
 	"github.com/warren-vpn/warren/internal/wire"
 )
 
@@ -92,11 +92,11 @@ func (w *network) pingable(text string) (*peer, error) {
 
 // sendPing sends a probe, or asks for the session that it needs.
 func (m *mesh) sendPing(now time.Time, id uint64, q *ping) {
-	if m.w.n.plane.SendControl(q.peer.plane, netip.AddrPort{}, wire.Ping{ID: id}.Append(nil)) {
+	if m.send(q.peer, wire.Way{}, wire.Ping{ID: id}.Append(nil)) {
 		q.sent = now
 		return
 	}
-	m.wg.Initiate(now, q.peer.session)
+	m.want(now, q.peer)
 }
 
 // sendPings sends the probes that waited for p.
@@ -109,14 +109,25 @@ func (m *mesh) sendPings(now time.Time, p *peer) {
 }
 
 // ponged takes the answer to a probe of the API, and reports whether it was one.
-func (m *mesh) ponged(now time.Time, p *peer, from netip.AddrPort, pong wire.Pong) bool {
+func (m *mesh) ponged(now time.Time, p *peer, from wire.Way, pong wire.Pong) bool {
 	q := m.pings[pong.ID]
 	if q == nil || q.peer != p {
 		return false
 	}
 	delete(m.pings, pong.ID)
 	mem, _ := m.w.roster.ByID(p.id)
-	q.reply <- api.PingReply{Network: m.w.name(), Name: p.name, Address: addresses(mem)[0], Path: api.PathDirect, Endpoint: from,
+	reply := api.PingReply{Network: m.w.name(), Name: p.name, Address: report.Addresses(mem)[0], Path: api.PathDirect, Endpoint: from.Addr,
 		RTT: api.Millis(now.Sub(q.sent))}
+	if from.IsRelayed() {
+		reply.Path = api.PathRelayed
+		for _, id := range from.Route.Relays() {
+			name := id.String()
+			if relay := m.byShort[id]; relay != nil {
+				name = relay.name
+			}
+			reply.Via = append(reply.Via, name)
+		}
+	}
+	q.reply <- reply
 	return true
 }

@@ -22,6 +22,7 @@ import (
 	"github.com/warren-vpn/warren/internal/packet"
 	"github.com/warren-vpn/warren/internal/testnet"
 	"github.com/warren-vpn/warren/internal/udp"
+	"github.com/warren-vpn/warren/internal/wire"
 )
 
 // world is an internet with machines on which real nodes run, in virtual time.
@@ -39,6 +40,10 @@ type machine struct {
 	dir  string // of the state
 	log  slog.Handler
 	deaf bool // the node is not told of changes of addresses
+
+	battery atomic.Bool  // it runs on one
+	metered chan bool    // what the system says of its line
+	slept   atomic.Int64 // ns by which its clock stands behind the time
 
 	node *Node // nil while none runs
 	sock *socket
@@ -80,7 +85,7 @@ func (w *world) machine(name string) *machine {
 
 // host adds a machine on which nothing runs.
 func (w *world) host(name string, addrs ...netip.Addr) *machine {
-	m := &machine{w: w, name: name, host: w.net.Host(name, addrs...), dir: filepath.Join(w.TempDir(), name), log: slog.DiscardHandler,
+	m := &machine{w: w, name: name, host: w.net.Host(name, addrs...), dir: filepath.Join(w.TempDir(), name), log: slog.DiscardHandler, metered: make(chan bool),
 		tuns: map[string]*testnet.TUN{}, routes: map[string][]netip.Prefix{}}
 	if os.Getenv("WARREN_TEST_LOG") != "" {
 		m.log = slog.NewTextHandler(w.Output(), &slog.HandlerOptions{Level: slog.LevelDebug}).WithAttrs([]slog.Attr{slog.String("on", name)})
@@ -92,7 +97,7 @@ func (w *world) host(name string, addrs ...netip.Addr) *machine {
 // start runs a node on the machine's state directory.
 func (m *machine) start() {
 	m.w.Helper()
-	n, err := New(Options{StateDir: m.dir, Config: config.Defaults(), Version: "test", Log: slog.New(m.log), Platform: m.platform()})
+	n, err := New(Options{StateDir: m.dir, Config: config.Defaults(), Version: "0.0.0-20261129124857-d26ffa5eb22e-of-a-checkout", Log: slog.New(m.log), Platform: m.platform()})
 	if err != nil {
 		m.w.Fatalf("%s: %v", m.name, err)
 	}
@@ -163,7 +168,21 @@ func (m *machine) platform() Platform {
 			return nil
 		},
 		LocalAddrs: func(func(string) bool) ([]netip.Addr, error) { return m.host.Addrs(), nil },
-		Conflict:   func(netip.Prefix, func(string) bool) (string, bool, error) { return "", false, nil },
+		OnBattery:  m.battery.Load,
+		WatchMetered: func(ctx context.Context, changed func(bool)) {
+			for {
+				select {
+				case metered := <-m.metered:
+					changed(metered)
+				case <-ctx.Done():
+					return
+				}
+			}
+		},
+		Uptime: func() time.Duration { return time.Duration(time.Now().UnixNano() + m.slept.Load()) },
+
+		SetBroadcast: func(string, netip.Addr) error { return nil },
+		Conflict:     func(netip.Prefix, func(string) bool) (string, bool, error) { return "", false, nil },
 		Watch: func(ctx context.Context, _ func(string) bool, changed func()) error {
 			for {
 				c := m.host.Changed()
@@ -214,19 +233,37 @@ func (m *machine) tun(name string) *testnet.TUN {
 	return m.tuns[name]
 }
 
+const narrowMost = 300
+
 // socket is a testnet.Socket that moves batches.
 type socket struct {
 	*testnet.Socket
-	mute atomic.Bool // its process is dead: nothing leaves any more
+	mute    atomic.Bool // its process is dead: nothing leaves any more
+	swallow atomic.Bool // relayed datagrams vanish
+	narrow  atomic.Bool // those above narrowMost bytes
+	drowned atomic.Bool // as many find no room as are read
+	lost    atomic.Uint64
+	broken  atomic.Bool // reads fail
 }
 
+var errBroken = errors.New("cannot allocate memory")
+
 func (s *socket) Offloads() []string { return []string{"none"} }
-func (s *socket) Overflow() uint64   { return 0 }
+func (s *socket) Overflow() uint64   { return s.lost.Load() }
 
 func (s *socket) ReadBatch(b []packet.Datagrams) (int, error) {
 	n, from, err := s.ReadFrom(b[0].Data[:cap(b[0].Data)])
+	if s.broken.Load() {
+		return 0, errBroken
+	}
 	if err != nil {
 		return 0, err
+	}
+	if n > 0 && b[0].Data[:n][0] == wire.TypeRelay && (s.swallow.Load() || s.narrow.Load() && n > narrowMost) {
+		return 0, nil
+	}
+	if s.drowned.Load() {
+		s.lost.Add(1)
 	}
 	b[0] = packet.Datagrams{Data: b[0].Data[:n], Segment: n, Addr: from}
 	return 1, nil
@@ -249,14 +286,20 @@ func (s *socket) WriteBatch(b []packet.Datagrams) (err error) {
 // tunnel is a testnet.TUN that moves frames.
 type tunnel struct {
 	*testnet.TUN
-	m *machine
+	m      *machine
+	closed atomic.Bool // by the node
 }
+
+var errRemoved = errors.New("file descriptor in bad state")
 
 func (t *tunnel) Offloads() []string { return []string{"none"} }
 
 func (t *tunnel) ReadFrames(frames []packet.Frame) (int, error) {
 	b := frames[0].Data[:cap(frames[0].Data)]
 	n, err := t.Read(b)
+	if err != nil && !t.closed.Load() {
+		return 0, errRemoved
+	}
 	if err != nil {
 		return 0, err
 	}
@@ -280,6 +323,7 @@ func (t *tunnel) WriteFrame(o packet.Offload, pieces [][]byte) error {
 }
 
 func (t *tunnel) Close() error {
+	t.closed.Store(true)
 	t.m.mu.Lock()
 	defer t.m.mu.Unlock()
 	if t.m.tuns[t.Name()] == t.TUN {
@@ -487,12 +531,12 @@ func (w *world) found(names ...string) []*machine {
 	return ms
 }
 
-// linked reports whether each machine has a path to each other.
+// linked reports whether each machine has a path to each other; a direct one where the network is so small that all link.
 func (w *world) linked(ms ...*machine) bool {
 	for _, m := range ms {
 		n := 0
 		for _, p := range m.network("").Peers {
-			if p.Path == api.PathDirect {
+			if p.Path == api.PathDirect || len(ms) > 12 && p.Path == api.PathRelayed {
 				n++
 			}
 		}

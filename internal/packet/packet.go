@@ -37,6 +37,26 @@ type Datagrams struct {
 	Addr    netip.AddrPort // sender when read, receiver when written
 }
 
+// Split writes b in its order, those to addresses that are somebody's by theirs, all others by rest. The error is the last one; what
+// comes after it is still written. It allocates nothing itself.
+func Split(b []Datagrams, is func(netip.Addr) bool, theirs, rest func([]Datagrams) error) (err error) {
+	for len(b) > 0 {
+		n, by := 1, is(b[0].Addr.Addr())
+		for n < len(b) && is(b[n].Addr.Addr()) == by {
+			n++
+		}
+		write := rest
+		if by {
+			write = theirs
+		}
+		if e := write(b[:n]); e != nil {
+			err = e
+		}
+		b = b[n:]
+	}
+	return err
+}
+
 // Version returns 4, 6, or 0 for what is no IP packet.
 func Version(p []byte) int {
 	if len(p) >= IPv4Header && p[0]>>4 == 4 {

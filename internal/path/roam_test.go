@@ -1,14 +1,16 @@
 package path
 
 import (
+	"fmt"
 	"net/netip"
+	"slices"
 	"testing"
 	"time"
 
 	"github.com/warren-vpn/warren/internal/wire"
 )
 
-func (l *lab) received(from string) { l.e.Received(l.now, l.id, ap(from)); l.settle() }
+func (l *lab) received(from string) { l.e.Received(l.now, l.id, way(from)); l.settle() }
 
 // The peer leaves its Wi-Fi: its next packets come from elsewhere, and the old address answers no more.
 // spec/51-path.md#roaming
@@ -51,7 +53,7 @@ func TestSilentPathIsLeftAtOnce(t *testing.T) {
 	l.link(public, 5*time.Millisecond).down = false
 	l.up(public)
 	l.run(20 * time.Second) // idle: the last answer is old
-	l.links[ap(public)].down = true
+	l.links[way(public)].down = true
 	l.link(public2, 60*time.Millisecond)
 	l.received(public2)
 	l.wantBest(public2)
@@ -111,8 +113,8 @@ func TestStockPeer(t *testing.T) {
 	l.received(public2)
 	l.wantBest(public2)
 
-	l.e.HandlePing(l.now, l.id, ap(public2), wire.Ping{ID: 1})
-	l.e.HandlePong(l.now, l.id, ap(public2), wire.Pong{ID: 1})
+	l.e.HandlePing(l.now, l.id, way(public2), wire.Ping{ID: 1})
+	l.e.HandlePong(l.now, l.id, way(public2), wire.Pong{ID: 1})
 	l.candidates(SourceHint, private)
 	l.active(100 * time.Second)
 	for a, k := range l.links {
@@ -123,11 +125,11 @@ func TestStockPeer(t *testing.T) {
 	if n := count[SendPong](l); n != 0 {
 		t.Error("a stock peer was sent a pong")
 	}
-	if l.peer.MTU() != 1280 {
-		t.Errorf("MTU of a stock peer is %d", l.peer.MTU())
+	if l.peer.Choice().MTU != 1280 {
+		t.Errorf("MTU of a stock peer is %d", l.peer.Choice().MTU)
 	}
 	l.e.SessionDown(l.now, l.id)
-	if got := l.e.Targets(l.now, l.id); len(got) == 0 || got[0] != ap(public2) {
+	if got := l.e.Targets(l.now, l.id); len(got) == 0 || got[0] != way(public2) {
 		t.Errorf("targets %v, want the last address first", got)
 	}
 }
@@ -144,15 +146,15 @@ func TestTwoEngines(t *testing.T) {
 		for _, f := range from.Effects() {
 			switch f := f.(type) {
 			case SendPing:
-				deliver(func() { to.HandlePing(l.now, l.id, seenFrom, f.Ping) })
+				deliver(func() { to.HandlePing(l.now, l.id, wire.Direct(seenFrom), f.Ping) })
 			case SendPong:
-				deliver(func() { to.HandlePong(l.now, l.id, seenFrom, f.Pong) })
+				deliver(func() { to.HandlePong(l.now, l.id, wire.Direct(seenFrom), f.Pong) })
 			}
 		}
 	}
 	pump = func() { carry(l.e, other, mine); carry(other, l.e, ap(public)) }
-	l.e.SessionUp(l.now, l.id, ap(public))
-	other.SessionUp(l.now, l.id, mine)
+	l.e.SessionUp(l.now, l.id, way(public))
+	other.SessionUp(l.now, l.id, wire.Direct(mine))
 	for range 600 {
 		l.e.Tick(l.now)
 		other.Tick(l.now)
@@ -167,7 +169,114 @@ func TestTwoEngines(t *testing.T) {
 		l.now = end
 	}
 	l.wantBest(public)
-	if far.Best() != mine || far.MTU() != 1420 || l.peer.MTU() != 1420 {
-		t.Errorf("far side sends to %v, MTU %d and %d", far.Best(), far.MTU(), l.peer.MTU())
+	if got := far.Choice(); got.Way != wire.Direct(mine) || got.MTU != 1420 || l.peer.Choice().MTU != 1420 {
+		t.Errorf("far side sends as %+v, MTU here %d", got, l.peer.Choice().MTU)
+	}
+}
+
+// This host comes to another network, in which the direct way does not work: with the news, packets go over the relay too.
+// spec/51-path.md#doubt
+func TestOwnMoveWithAWarmRelay(t *testing.T) {
+	l := newLab(t, false)
+	direct := l.link(public, 30*time.Millisecond)
+	l.link(viaA, 60*time.Millisecond)
+	l.candidates(SourceInfo, public)
+	l.routes(viaA)
+	l.up(public)
+	l.active(20 * time.Second)
+	direct.down = true
+	l.e.NetworkChanged(l.now)
+	l.settle()
+	l.run(0)
+	if g := l.gap(); g > 0 {
+		t.Errorf("packets arrive again after %v, want at once", g)
+	}
+	l.active(5 * time.Second)
+	l.wantBest(viaA)
+
+	direct.down = false
+	l.e.NetworkChanged(l.now)
+	l.run(time.Second)
+	l.wantBest(public)
+	l.active(10 * time.Second)
+	l.e.NetworkChanged(l.now) // the path goes on to work
+	l.run(0)
+	if st := l.e.Status(l.id); !st.Doubt || st.Also != way(viaA) {
+		t.Errorf("the path is not in doubt at the change: %+v", st)
+	}
+	l.run(31 * time.Millisecond)
+	if st := l.e.Status(l.id); st.Doubt || st.Also.IsValid() {
+		t.Errorf("the path is still in doubt after its answer: %+v", st)
+	}
+}
+
+// The peer comes to another network, from which only a relay leads here: it speaks by the relay, and the path must show that it
+// works.
+// spec/51-path.md#doubt
+func TestPeerMovesBehindARelay(t *testing.T) {
+	l := newLab(t, false)
+	direct := l.link(public, 30*time.Millisecond)
+	l.link(viaA, 60*time.Millisecond)
+	l.candidates(SourceInfo, public)
+	l.routes(viaA)
+	l.up(public)
+	l.active(20 * time.Second)
+	l.run(500 * time.Millisecond)
+	direct.down = true
+	l.received(viaA)
+	if g := l.gap(); g > 650*time.Millisecond {
+		t.Errorf("packets arrive again after %v, want the time of a ping that is missed", g)
+	}
+	sent := direct.sent
+	for range 100 { // whoever holds packets back and sends them late causes no storm
+		l.received(viaA)
+		l.run(time.Millisecond)
+	}
+	if n := direct.sent - sent; n > 3 {
+		t.Errorf("%d pings in 100 ms", n)
+	}
+}
+
+// A peer that speaks from ever new addresses pushes out none that is being asked: else none of them would ever answer in time.
+// spec/73-nat.md#bursts
+func TestAddressesThatAreAskedAreNotPushedOut(t *testing.T) {
+	l := newLab(t, false)
+	l.link(public, 20*time.Millisecond)
+	l.up(public)
+	l.run(time.Second)
+	asked := []string{"198.51.100.1:1", "198.51.100.2:1", "198.51.100.3:1", "198.51.100.4:1"}[:maxSeen-1]
+	for _, a := range asked {
+		l.link(a, 400*time.Millisecond)
+		l.e.Received(l.now, l.id, way(a))
+		l.settle()
+	}
+	for i := range 100 {
+		l.e.Received(l.now, l.id, way(fmt.Sprintf("203.0.113.7:%d", 1000+i)))
+		l.settle()
+		l.run(2 * time.Millisecond)
+	}
+	l.run(time.Second)
+	for _, a := range asked {
+		alive := func(c CandidateStatus) bool { return c.Way == way(a) && c.State == StateAlive }
+		if !slices.ContainsFunc(l.e.Status(l.id).Candidates, alive) {
+			t.Errorf("%s was pushed out before it could answer", a)
+		}
+	}
+}
+
+// Each packet of a peer from an address that does not answer is a sign that it may be there, but not a reason for one more ping.
+// spec/51-path.md#politeness
+func TestPacketsFromWhereNothingAnswers(t *testing.T) {
+	l := newLab(t, false)
+	l.link(public, 20*time.Millisecond)
+	l.up(public)
+	k := l.link("198.51.100.1:1", time.Millisecond)
+	k.down = true
+	for range 300 {
+		l.received("198.51.100.1:1")
+		l.run(100 * time.Millisecond)
+	}
+	if k.sent == 0 || k.sent > 3*(1+30/5) {
+		t.Errorf("%d pings in 30 s, want at most 3 in 5 s", k.sent)
 	}
 }

@@ -1,11 +1,23 @@
-// Package route finds whom an inner address belongs to: an immutable table from prefixes to values, longest prefix
-// first, for IPv4 and IPv6.
+// Package route finds the way: which member an inner address belongs to, which members this node keeps links with, and by
+// which relays it reaches the others.
 //
-// A [Builder] is filled by one goroutine; Build hands the entries over to a [Table], which never changes and may be read
-// by any number of goroutines without a lock. To change routes, build another table and publish it.
+// A [Table] is an immutable table from prefixes to values, longest prefix first, for IPv4 and IPv6. A [Builder] is filled by
+// one goroutine; Build hands the entries over to a Table, which never changes and may be read by any number of goroutines
+// without a lock. To change it, build another table and publish it. The table says nothing of what a value means and
+// knows no policy: the control loop of package node decides who may have which prefix.
 //
-// The table says nothing of what a value means and knows no policy: the control loop of package node decides who may
-// have which prefix.
+// An [Engine] is the cold part (spec/54-routes.md). It wants a few links and agrees on them with the other side, states
+// them in this node's link state, holds the link states of all members, which are the map, and finds on it, for each destination
+// that is asked for, the cheapest route of at most 4 relays and a second one that is as disjoint as possible:
+//
+//	members, sessions, round trips --> links ---> Dial, SendWish, LinkUp, Originate
+//	                                     |
+//	link states of others ----------->  map ----> labels --> choice with hysteresis --> RoutesChanged
+//	                                     ^                      |
+//	path errors, vanished datagrams -----+----------------------+
+//
+// It sends, signs and verifies nothing, and measures nothing itself: package path does. It does not know direct ways to
+// a destination, nor whether a route or a direct way is better.
 package route
 
 import (

@@ -13,7 +13,10 @@ import (
 
 // Daemon is what all networks of this machine share. The user's wishes are in the config file; this is what we chose.
 type Daemon struct {
-	Port uint16 `json:"port"` // the UDP port in use, kept over restarts so that saved endpoints stay true; 0: none yet
+	DHTNodes string `json:"dht_nodes,omitempty"` // that answered in the last run, as package dht writes them, with spaces between
+	Port     uint16 `json:"port"`                // the UDP port in use, kept over restarts so that saved endpoints stay true; 0: none yet
+	TLSCert  string `json:"tls_cert,omitempty"`  // shown to who connects by TLS, and its private key; PEM. "": none yet
+	TLSKey   string `json:"tls_key,omitempty"`
 }
 
 // Daemon loads the daemon-wide settings; they are zero when none were saved.
@@ -36,6 +39,7 @@ type Settings struct {
 	Interface string    `json:"interface,omitempty"` // the tunnel's name last time, to get the same again; empty: none yet
 	Up        bool      `json:"up"`                  // whether the daemon brings it up when it starts
 	Joined    time.Time `json:"joined,omitzero"`     // when this machine created or joined it
+	Epoch     uint32    `json:"epoch,omitempty"`     // of our link states in the last run: the next is greater
 
 	// Of a join that waits for an admin's approval; empty once it is done.
 	Code       string `json:"code,omitempty"`        // secret, as long as the invite lives

@@ -30,22 +30,26 @@ type Host struct {
 	name string
 
 	// all guarded by net.mu
+	realm     *realm
 	addrs     []netip.Addr
 	sockets   map[uint16]*Socket
 	links     map[string]*Link // by SetOneWay, to the host of that name
+	pipes     map[string]*pipe // to the host of that name, or an address of a NAT's
 	unplugged bool
 	changed   chan struct{}
 }
 
 // Host adds a machine. The name must be new; addresses may be IPv4 and IPv6 and must be free.
 // A mistake here is one in the test: it panics.
-func (n *Net) Host(name string, addrs ...netip.Addr) *Host {
+func (n *Net) Host(name string, addrs ...netip.Addr) *Host { return n.host(name, n.internet, addrs) }
+
+func (n *Net) host(name string, where *realm, addrs []netip.Addr) *Host {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if n.hosts[name] != nil {
 		panic("BUG: testnet: a second host named " + name)
 	}
-	h := &Host{net: n, name: name, sockets: map[uint16]*Socket{}, links: map[string]*Link{}, changed: make(chan struct{})}
+	h := &Host{net: n, name: name, realm: where, sockets: map[uint16]*Socket{}, links: map[string]*Link{}, pipes: map[string]*pipe{}, changed: make(chan struct{})}
 	n.hosts[name] = h
 	h.setAddrs(addrs)
 	return h
@@ -66,24 +70,30 @@ func (h *Host) Addrs() []netip.Addr {
 func (h *Host) SetAddrs(addrs ...netip.Addr) {
 	h.net.mu.Lock()
 	defer h.net.mu.Unlock()
+	h.leave()
 	h.setAddrs(addrs)
-	close(h.changed)
-	h.changed = make(chan struct{})
+	h.tellChange()
+}
+
+// leave gives up all addresses.
+func (h *Host) leave() {
+	for _, a := range h.addrs {
+		h.realm.visible(h, a, func(r *realm, _ owner) { delete(r.owners, a) })
+	}
+	h.addrs = nil
 }
 
 func (h *Host) setAddrs(addrs []netip.Addr) {
-	for _, a := range h.addrs {
-		delete(h.net.byAddr, a)
-	}
-	h.addrs = nil
 	for _, a := range addrs {
 		a = a.Unmap()
-		if other := h.net.byAddr[a]; other != nil {
-			panic(fmt.Sprintf("BUG: testnet: %s is the address of %s and %s", a, other.name, h.name))
-		}
-		h.net.byAddr[a] = h
+		h.realm.visible(h, a, func(r *realm, o owner) { r.claim(a, o) })
 		h.addrs = append(h.addrs, a)
 	}
+}
+
+func (h *Host) tellChange() {
+	close(h.changed)
+	h.changed = make(chan struct{})
 }
 
 // Changed returns a channel that is closed when the addresses change the next time.

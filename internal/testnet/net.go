@@ -1,7 +1,6 @@
 package testnet
 
 import (
-	"container/heap"
 	"hash/fnv"
 	"math/rand/v2"
 	"net/netip"
@@ -32,11 +31,13 @@ const (
 	QueueFull   Fate = "queue full"   // at Link.Rate, or at the receiving socket
 	Partitioned Fate = "partitioned"  // by Net.Partition
 	Unreachable Fate = "unreachable"  // no host has the address any more, or it is unplugged
+	Filtered    Fate = "filtered"     // by a NAT
 	PortClosed  Fate = "port closed"  // the host has no socket there
 	NetClosed   Fate = "still on way" // when the Net was closed
 )
 
-// Packet is one datagram as a tap sees it. Data belongs to the packet: read it, do not keep or change it.
+// Packet is one datagram as a tap sees it, between the NATs that it passes. Data belongs to the packet: read it, do not keep
+// or change it.
 type Packet struct {
 	At       time.Time
 	From, To netip.AddrPort
@@ -50,19 +51,17 @@ type Net struct {
 
 	mu       sync.Mutex
 	hosts    map[string]*Host
-	byAddr   map[netip.Addr]*Host
-	links    map[direction]*pipe
+	internet *realm
 	standard Link           // of links that were never set
 	island   map[string]int // host -> group, while partitioned
 	taps     []func(Packet)
 	counts   map[Fate]int
 	pending  queue
+	spare    []*event // done with
 	sequence uint64
 	timer    *time.Timer
 	closed   bool
 }
-
-type direction struct{ from, to string }
 
 // pipe is one direction of a link.
 type pipe struct {
@@ -74,7 +73,7 @@ type pipe struct {
 
 // New makes an internet without hosts. The same seed gives the same fates. Close it when the test ends.
 func New(seed uint64) *Net {
-	return &Net{seed: seed, hosts: map[string]*Host{}, byAddr: map[netip.Addr]*Host{}, links: map[direction]*pipe{},
+	return &Net{seed: seed, hosts: map[string]*Host{}, internet: &realm{owners: map[netip.Addr]owner{}},
 		counts: map[Fate]int{}}
 }
 
@@ -106,9 +105,11 @@ func (n *Net) SetDefault(l Link) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.standard = l
-	for d, p := range n.links {
-		if n.hosts[d.from].links[d.to] == nil {
-			p.Link = l
+	for _, h := range n.hosts {
+		for to, p := range h.pipes {
+			if h.links[to] == nil {
+				p.Link = l
+			}
 		}
 	}
 }
@@ -124,7 +125,7 @@ func (n *Net) SetOneWay(from, to *Host, l Link) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	from.links[to.name] = &l
-	n.pipe(from, to).Link = l
+	n.pipe(from, to.name).Link = l
 }
 
 // Partition lets only hosts of the same group reach each other; a host in no group is alone. It replaces any partition
@@ -172,18 +173,17 @@ func (n *Net) apart(a, b *Host) bool {
 	return n.island[a.name] == 0 || n.island[a.name] != n.island[b.name]
 }
 
-// pipe returns the direction between two hosts, made on first use.
-func (n *Net) pipe(from, to *Host) *pipe {
-	d := direction{from.name, to.name}
-	p := n.links[d]
+// pipe returns the direction from a host to one of that name, made on first use.
+func (n *Net) pipe(from *Host, to string) *pipe {
+	p := from.pipes[to]
 	if p == nil {
 		h := fnv.New64a()
-		h.Write([]byte(d.from + "\x00" + d.to))
+		h.Write([]byte(from.name + "\x00" + to))
 		p = &pipe{Link: n.standard, rand: rand.New(rand.NewPCG(n.seed, h.Sum64()))}
-		if l := from.links[to.name]; l != nil {
+		if l := from.links[to]; l != nil {
 			p.Link = *l
 		}
-		n.links[d] = p
+		from.pipes[to] = p
 	}
 	return p
 }
@@ -191,16 +191,26 @@ func (n *Net) pipe(from, to *Host) *pipe {
 // send puts one datagram on its way; data is copied. n.mu is held.
 func (n *Net) send(from *Host, p Packet) {
 	p.Data = append([]byte(nil), p.Data...)
-	to := n.byAddr[p.To.Addr()]
-	switch {
-	case to == nil || from.unplugged:
+	if from.unplugged {
 		n.report(p, Unreachable)
 		return
-	case to == from:
-		n.schedule(p.At, from, p)
+	}
+	where, src, fate := from.realm.leave(p.At, p.From, p.To)
+	if p.From = src; fate != "" {
+		n.report(p, fate)
 		return
 	}
-	link := n.pipe(from, to)
+	var name string
+	switch to := where.host(p.To); {
+	case to == from && where == from.realm:
+		n.schedule(p.At, from, where, p)
+		return
+	case to != nil:
+		name = to.name
+	default:
+		name = p.To.Addr().String() // of a NAT, when nobody behind it is meant yet
+	}
+	link := n.pipe(from, name)
 	if link.MTU > 0 && wireSize(p) > link.MTU {
 		n.report(p, TooBig)
 		return
@@ -235,9 +245,9 @@ func (n *Net) send(from *Host, p Packet) {
 	} else {
 		link.last = at
 	}
-	n.schedule(at, from, p)
+	n.schedule(at, from, where, p)
 	if double < link.Duplicate {
-		n.schedule(at.Add(time.Duration(again*float64(max(link.Jitter, time.Millisecond)))), from, p)
+		n.schedule(at.Add(time.Duration(again*float64(max(link.Jitter, time.Millisecond)))), from, where, p)
 	}
 }
 
@@ -253,18 +263,24 @@ func wireSize(p Packet) int {
 type event struct {
 	Packet
 	from     *Host
+	where    *realm // in which the addresses are to be read
 	at       time.Time
 	sequence uint64
 }
 
 // schedule lets p arrive at the given time. n.mu is held.
-func (n *Net) schedule(at time.Time, from *Host, p Packet) {
+func (n *Net) schedule(at time.Time, from *Host, where *realm, p Packet) {
 	if n.closed {
 		n.report(p, NetClosed)
 		return
 	}
 	n.sequence++
-	heap.Push(&n.pending, event{p, from, at, n.sequence})
+	e := new(event)
+	if last := len(n.spare) - 1; last >= 0 {
+		e, n.spare = n.spare[last], n.spare[:last]
+	}
+	*e = event{p, from, where, at, n.sequence}
+	n.pending.push(e)
 	if n.pending[0].sequence == n.sequence {
 		n.rearm()
 	}
@@ -288,22 +304,33 @@ func (n *Net) arrivals() {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	for now := time.Now(); len(n.pending) > 0 && !n.pending[0].at.After(now); {
-		e := heap.Pop(&n.pending).(event)
+		e := n.pending.pop()
 		n.report(e.Packet, n.deliver(e))
+		*e = event{}
+		n.spare = append(n.spare, e)
 	}
 	n.rearm()
 }
 
 // deliver hands a packet to the socket that has its address now. n.mu is held.
-func (n *Net) deliver(e event) Fate {
-	to := n.byAddr[e.To.Addr()]
+func (n *Net) deliver(e *event) Fate {
+	now, addr := time.Now(), e.To
+	o := e.where.owners[addr.Addr()]
+	for o.nat != nil {
+		var ok bool
+		if addr, ok = o.nat.in(now, e.From, addr); !ok {
+			return Filtered
+		}
+		o = o.nat.inner.owners[addr.Addr()]
+	}
+	to := o.host
 	switch {
 	case to == nil || to.unplugged:
 		return Unreachable
 	case n.apart(e.from, to):
 		return Partitioned
 	}
-	s := to.sockets[e.To.Port()]
+	s := to.sockets[addr.Port()]
 	if s == nil {
 		return PortClosed
 	}
@@ -325,21 +352,44 @@ func (n *Net) report(p Packet, fate Fate) {
 }
 
 // queue is a heap of events: earliest first, and in order of sending when two arrive together.
-type queue []event
+type queue []*event
 
-func (q queue) Len() int { return len(q) }
-func (q queue) Less(i, j int) bool {
-	if !q[i].at.Equal(q[j].at) {
-		return q[i].at.Before(q[j].at)
+func (e *event) before(o *event) bool {
+	if c := e.at.Compare(o.at); c != 0 {
+		return c < 0
 	}
-	return q[i].sequence < q[j].sequence
+	return e.sequence < o.sequence
 }
-func (q queue) Swap(i, j int) { q[i], q[j] = q[j], q[i] }
-func (q *queue) Push(x any)   { *q = append(*q, x.(event)) }
-func (q *queue) Pop() any {
-	old := *q
-	e := old[len(old)-1]
-	old[len(old)-1] = event{}
-	*q = old[:len(old)-1]
-	return e
+
+func (q *queue) push(e *event) {
+	*q = append(*q, e)
+	h := *q
+	for i := len(h) - 1; i > 0; {
+		up := (i - 1) / 2
+		if !h[i].before(h[up]) {
+			return
+		}
+		h[i], h[up] = h[up], h[i]
+		i = up
+	}
+}
+
+// pop takes the first event out. There is one.
+func (q *queue) pop() *event {
+	h := *q
+	first, last := h[0], len(h)-1
+	h[0], h[last] = h[last], nil
+	h = h[:last]
+	*q = h
+	for i := 0; ; {
+		next := 2*i + 1
+		if next+1 < last && h[next+1].before(h[next]) {
+			next++
+		}
+		if next >= last || !h[next].before(h[i]) {
+			return first
+		}
+		h[i], h[next] = h[next], h[i]
+		i = next
+	}
 }

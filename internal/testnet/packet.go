@@ -12,6 +12,7 @@ const (
 	ProtoICMP   = 1
 	ProtoTCP    = 6
 	ProtoUDP    = 17
+	protoIGMP   = 2
 	ProtoICMPv6 = 58
 	// ProtoFragment is the number of the IPv6 fragment header; [ReadInner] reports IPv4 fragments by it, too.
 	ProtoFragment = 44
@@ -26,6 +27,8 @@ type Inner struct {
 	ID, Seq  uint16 // ICMP echo
 	Payload  []byte // of UDP and ICMP echo; else all after the IP header
 }
+
+var allNodes = netip.MustParseAddr("ff02::1")
 
 // Echo reports whether p is an ICMP echo request (of its family).
 func (p Inner) Echo() bool {

@@ -108,6 +108,7 @@ func (t *TUN) handle(in Inner) bool {
 		}
 	case mine && in.Echo():
 		t.put(t.in, EchoReply(in.Dst.Addr(), in.Src.Addr(), in.ID, in.Seq, in.Payload))
+	case in.Proto == protoIGMP, in.Dst.Addr() == allNodes: // who listens to groups is asked: this host does not
 	case mine && in.Proto == ProtoUDP && in.Dst.Port() == 7:
 		t.put(t.in, UDP(in.Dst, in.Src, in.Payload))
 	default:

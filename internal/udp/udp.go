@@ -4,16 +4,16 @@
 // message may be a train of up to 64 datagrams (UDP_SEGMENT, UDP_GRO). Where the kernel cannot, it falls back by itself: to
 // plain messages for good when a train is refused, to one datagram a call on other systems.
 //
-// The socket is dual-stack where the host has IPv6; addresses are always unmapped. Outgoing IPv4 datagrams carry DF: path
+// The socket is dual-stack where the host has IPv6; addresses are always unmapped, and link-local ones name their interface. Outgoing IPv4 datagrams carry DF: path
 // MTU is found by probing (spec/51-path.md). Reads belong to one goroutine at a time; writes may come from several. Close makes
-// both return net.ErrClosed.
+// both return net.ErrClosed. On Linux both wait inside of the system call, on a thread.
 package udp
 
 import (
 	"errors"
 	"fmt"
-	"net/netip"
 	"syscall"
+	"time"
 
 	"github.com/warren-vpn/warren/internal/packet"
 )
@@ -50,6 +50,24 @@ type Socket interface {
 	Close() error
 }
 
+// patience keeps who reads a socket that fails again and again from doing nothing else. The zero patience is that of a new socket.
+type patience struct{ pause time.Duration }
+
+const (
+	pauseFirst = time.Millisecond // after the second error in a row; then it doubles
+	pauseMost  = 100 * time.Millisecond
+)
+
+// after waits, if this error is not the first in a row. Single errors are usual: an earlier datagram was refused over there.
+func (p *patience) after(err error) {
+	if err == nil {
+		p.pause = 0
+		return
+	}
+	time.Sleep(p.pause)
+	p.pause = min(max(2*p.pause, pauseFirst), pauseMost)
+}
+
 // Listen opens the socket on port, 0 for any free one.
 func Listen(port uint16) (Socket, error) {
 	s, err := listen(port)
@@ -60,9 +78,4 @@ func Listen(port uint16) (Socket, error) {
 		return nil, fmt.Errorf("listen on UDP port %d: %w", port, err)
 	}
 	return s, nil
-}
-
-// unmap turns an IPv4-mapped IPv6 address into plain IPv4.
-func unmap(ap netip.AddrPort) netip.AddrPort {
-	return netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port())
 }

@@ -1,12 +1,12 @@
 package udp
 
 import (
-	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"net"
 	"net/netip"
+	"os"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -19,50 +19,77 @@ import (
 
 const batch = 64 // messages a system call
 
-// linux is a UDP socket used through recvmmsg and sendmmsg. The poller of the runtime waits; the calls never block.
+// linux is a UDP socket used through recvmmsg and sendmmsg, which wait by themselves. The poller of the runtime does not know it:
+// every train that comes, and every one that has left, would wake it, also while who reads is at work anyway.
 type linux struct {
-	conn   *net.UDPConn
-	raw    syscall.RawConn
+	file   *os.File
+	raw    syscall.RawConn // of file: keeps it open while a call is under way
+	port   uint16
 	v6     bool // the socket is AF_INET6: addresses go as mapped
 	gro    bool
 	noGSO  atomic.Bool
-	read   ring // used by the one reader
-	write  ring // guarded by writeMu
+	read   ring // used by the one reader, as heard
+	write  ring // guarded by writeMu, as spoken
+	heard  zones
+	spoken zones
 	closed atomic.Bool
 
 	writeMu sync.Mutex
 }
 
 func listen(port uint16) (Socket, error) {
-	s := &linux{v6: true}
-	lc := net.ListenConfig{}
-	pc, err := lc.ListenPacket(context.Background(), "udp", fmt.Sprintf(":%d", port))
-	if err != nil && !errors.Is(err, unix.EADDRINUSE) {
-		s.v6 = false
-		pc, err = lc.ListenPacket(context.Background(), "udp4", fmt.Sprintf(":%d", port))
+	s, err := open(unix.AF_INET6, &unix.SockaddrInet6{Port: int(port)})
+	if err != nil && !errors.Is(err, unix.EADDRINUSE) { // a host without IPv6
+		s, err = open(unix.AF_INET, &unix.SockaddrInet4{Port: int(port)})
 	}
 	if err != nil {
 		return nil, err
 	}
-	s.conn = pc.(*net.UDPConn)
-	if s.raw, err = s.conn.SyscallConn(); err != nil {
-		s.conn.Close() //nolint:errcheck // the first error counts
-		return nil, err
-	}
-	if err := s.raw.Control(func(fd uintptr) { s.setOptions(int(fd)) }); err != nil {
-		s.conn.Close() //nolint:errcheck // the first error counts
-		return nil, err
-	}
-	s.read.init(s.read.receive, unix.SYS_RECVMMSG)
-	s.write.init(s.write.send, unix.SYS_SENDMMSG)
 	return s, nil
+}
+
+// open makes a socket of the family at any local address. One of AF_INET6 is dual-stack.
+func open(family int, at unix.Sockaddr) (*linux, error) {
+	fd, err := unix.Socket(family, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, fmt.Errorf("socket: %w", err)
+	}
+	s := &linux{file: os.NewFile(uintptr(fd), "udp"), v6: family == unix.AF_INET6} // calls on it block
+	if s.raw, err = s.file.SyscallConn(); err == nil {
+		err = s.bind(fd, at)
+	}
+	if err != nil {
+		s.file.Close() //nolint:errcheck // the first error counts
+		return nil, err
+	}
+	s.setOptions(fd)
+	s.read.init(unix.SYS_RECVMMSG, unix.MSG_WAITFORONE)
+	s.write.init(unix.SYS_SENDMMSG, unix.MSG_NOSIGNAL)
+	return s, nil
+}
+
+// bind gives the new socket its address.
+func (s *linux) bind(fd int, at unix.Sockaddr) error {
+	if s.v6 {
+		if err := unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, 0); err != nil {
+			return fmt.Errorf("dual-stack socket: %w", err)
+		}
+	}
+	if err := unix.Bind(fd, at); err != nil {
+		return fmt.Errorf("bind: %w", err)
+	}
+	at, err := unix.Getsockname(fd)
+	switch at := at.(type) {
+	case *unix.SockaddrInet6:
+		s.port = uint16(at.Port)
+	case *unix.SockaddrInet4:
+		s.port = uint16(at.Port)
+	}
+	return err
 }
 
 // setOptions asks for what makes the socket fast. Each is a wish: what is refused is done without.
 func (s *linux) setOptions(fd int) {
-	if domain, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_DOMAIN); err == nil {
-		s.v6 = domain == unix.AF_INET6 // an IPv4-only host gives AF_INET for "udp"
-	}
 	s.gro = unix.SetsockoptInt(fd, unix.SOL_UDP, unix.UDP_GRO, 1) == nil
 	if _, err := unix.GetsockoptInt(fd, unix.SOL_UDP, unix.UDP_SEGMENT); err != nil {
 		s.noGSO.Store(true)
@@ -78,7 +105,7 @@ func (s *linux) setOptions(fd int) {
 }
 
 // Port implements Socket.
-func (s *linux) Port() uint16 { return uint16(s.conn.LocalAddr().(*net.UDPAddr).Port) }
+func (s *linux) Port() uint16 { return s.port }
 
 // Offloads implements Socket.
 func (s *linux) Offloads() []string {
@@ -111,7 +138,10 @@ func (s *linux) Close() error {
 	if s.closed.Swap(true) {
 		return nil
 	}
-	return s.conn.Close()
+	err := s.raw.Control(func(fd uintptr) {
+		unix.Shutdown(int(fd), unix.SHUT_RDWR) //nolint:errcheck // ENOTCONN, and yet it ends the calls that wait
+	})
+	return errors.Join(err, s.file.Close()) // the descriptor goes with the last of those calls
 }
 
 // mmsghdr is Linux's struct mmsghdr.
@@ -134,14 +164,16 @@ type ring struct {
 	control [batch][controlSize]byte
 	from, n int              // messages to move: [from:n]
 	at      [batch + 1]place // where in the caller's batch each message starts; last, where the next would
+	singly  int              // the train of the caller's batch whose datagrams go one by one; -1: none
 	done    int
 	errno   syscall.Errno
 	call    uintptr
-	poll    func(fd uintptr) bool
+	flags   uintptr
+	move    func(fd uintptr) bool // as syscall.RawConn wants it
 }
 
-func (r *ring) init(poll func(fd uintptr) bool, call uintptr) {
-	r.poll, r.call = poll, call
+func (r *ring) init(call, flags uintptr) {
+	r.call, r.flags, r.move = call, flags, r.syscall
 	for i := range r.msgs {
 		h := &r.msgs[i].hdr
 		h.Name = (*byte)(unsafe.Pointer(&r.names[i]))
@@ -150,27 +182,16 @@ func (r *ring) init(poll func(fd uintptr) bool, call uintptr) {
 	}
 }
 
-// syscall moves messages [from:n] and sets done or errno.
-func (r *ring) syscall(fd uintptr) {
+// syscall moves messages [from:n], one of them at least, and sets done or errno.
+func (r *ring) syscall(fd uintptr) bool {
 	for {
-		n, _, errno := unix.Syscall6(r.call, fd, uintptr(unsafe.Pointer(&r.msgs[r.from])), uintptr(r.n-r.from), unix.MSG_DONTWAIT, 0, 0)
+		n, _, errno := unix.Syscall6(r.call, fd, uintptr(unsafe.Pointer(&r.msgs[r.from])), uintptr(r.n-r.from), r.flags, 0, 0)
 		if errno == unix.EINTR {
 			continue
 		}
 		r.done, r.errno = int(n), errno
-		return
+		return true
 	}
-}
-
-func (r *ring) receive(fd uintptr) bool {
-	r.syscall(fd)
-	return r.errno != unix.EAGAIN
-}
-
-// send waits for buffer space only at the first message of a batch that finds none.
-func (r *ring) send(fd uintptr) bool {
-	r.syscall(fd)
-	return r.errno != unix.EAGAIN
 }
 
 // ReadBatch implements Socket.
@@ -186,7 +207,11 @@ func (s *linux) ReadBatch(b []packet.Datagrams) (int, error) {
 		h.Control = &r.control[i][0]
 		h.SetControllen(controlSize)
 	}
-	if err := s.raw.Read(r.poll); err != nil {
+	err := s.raw.Read(r.move)
+	if s.closed.Load() {
+		return 0, net.ErrClosed
+	}
+	if err != nil {
 		return 0, err
 	}
 	if r.errno != 0 {
@@ -196,7 +221,7 @@ func (s *linux) ReadBatch(b []packet.Datagrams) (int, error) {
 		n := int(r.msgs[i].n)
 		d := &b[i]
 		d.Data, d.Segment = d.Data[:n], n
-		d.Addr = readAddr(&r.names[i])
+		d.Addr = readAddr(&r.names[i], &s.heard)
 		if size := groSize(r.control[i][:r.msgs[i].hdr.Controllen]); size > 0 && size < n {
 			d.Segment = size
 		}
@@ -220,6 +245,7 @@ func groSize(c []byte) int {
 func (s *linux) WriteBatch(b []packet.Datagrams) (err error) {
 	s.writeMu.Lock()
 	defer s.writeMu.Unlock()
+	s.write.singly = -1
 	for p := (place{}); p.train < len(b); {
 		s.fill(b, p)
 		next, e := s.flush()
@@ -237,15 +263,15 @@ func (s *linux) WriteBatch(b []packet.Datagrams) (err error) {
 // fill makes messages of b from p on, as many as the ring takes: one a train, or one a datagram without GSO.
 func (s *linux) fill(b []packet.Datagrams, p place) {
 	r := &s.write
-	plain := s.noGSO.Load()
+	noGSO := s.noGSO.Load()
 	for r.from, r.n = 0, 0; r.n < batch && p.train < len(b); r.n++ {
 		d := &b[p.train]
 		data := d.Data[p.offset:]
-		if plain && len(data) > d.Segment {
+		if (noGSO || p.train == r.singly) && len(data) > d.Segment {
 			data = data[:d.Segment]
 		}
 		h := &r.msgs[r.n].hdr
-		h.Namelen = writeAddr(&r.names[r.n], d.Addr, s.v6)
+		h.Namelen = writeAddr(&r.names[r.n], d.Addr, s.v6, &s.spoken)
 		h.Control = nil
 		h.SetControllen(0)
 		if len(data) > d.Segment {
@@ -265,14 +291,21 @@ func (s *linux) fill(b []packet.Datagrams, p place) {
 func (s *linux) flush() (next place, err error) {
 	r := &s.write
 	for r.from < r.n {
-		if e := s.raw.Write(r.poll); e != nil {
+		e := s.raw.Write(r.move)
+		if s.closed.Load() {
+			return next, net.ErrClosed
+		}
+		if e != nil {
 			return next, e
 		}
 		switch {
 		case r.errno == 0:
 			r.from += r.done
-		case r.msgs[r.from].hdr.Control != nil && (r.errno == unix.EIO || r.errno == unix.EINVAL):
+		case r.msgs[r.from].hdr.Control != nil && r.errno == unix.EIO:
 			s.noGSO.Store(true) // the way out has no checksum offload
+			return r.at[r.from], nil
+		case r.msgs[r.from].hdr.Control != nil && r.errno == unix.EINVAL:
+			r.singly = r.at[r.from].train // such as larger datagrams than the way out takes: this train's own fault
 			return r.at[r.from], nil
 		default:
 			err = fmt.Errorf("send: %w", r.errno)
@@ -293,16 +326,16 @@ func putSegment(h *unix.Msghdr, c *[controlSize]byte, size int) {
 }
 
 // readAddr reads the sender's address, of either family.
-func readAddr(name *unix.RawSockaddrInet6) netip.AddrPort {
+func readAddr(name *unix.RawSockaddrInet6, z *zones) netip.AddrPort {
 	if name.Family == unix.AF_INET {
 		v4 := (*unix.RawSockaddrInet4)(unsafe.Pointer(name))
 		return netip.AddrPortFrom(netip.AddrFrom4(v4.Addr), ntohs(v4.Port))
 	}
-	return unmap(netip.AddrPortFrom(netip.AddrFrom16(name.Addr), ntohs(name.Port)))
+	return netip.AddrPortFrom(z.with(netip.AddrFrom16(name.Addr).Unmap(), name.Scope_id), ntohs(name.Port))
 }
 
 // writeAddr writes the receiver's address in the socket's family and returns its size.
-func writeAddr(name *unix.RawSockaddrInet6, ap netip.AddrPort, v6 bool) uint32 {
+func writeAddr(name *unix.RawSockaddrInet6, ap netip.AddrPort, v6 bool, z *zones) uint32 {
 	if !v6 {
 		v4 := (*unix.RawSockaddrInet4)(unsafe.Pointer(name))
 		*v4 = unix.RawSockaddrInet4{Family: unix.AF_INET, Port: ntohs(ap.Port())}
@@ -311,7 +344,7 @@ func writeAddr(name *unix.RawSockaddrInet6, ap netip.AddrPort, v6 bool) uint32 {
 		}
 		return unix.SizeofSockaddrInet4
 	}
-	*name = unix.RawSockaddrInet6{Family: unix.AF_INET6, Port: ntohs(ap.Port()), Addr: ap.Addr().As16()}
+	*name = unix.RawSockaddrInet6{Family: unix.AF_INET6, Port: ntohs(ap.Port()), Addr: ap.Addr().As16(), Scope_id: z.number(ap.Addr())}
 	return unix.SizeofSockaddrInet6
 }
 

@@ -5,7 +5,10 @@ import (
 	"errors"
 	"net"
 	"net/netip"
+	"runtime"
 	"testing"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/warren-vpn/warren/internal/packet"
 )
@@ -98,6 +101,20 @@ func TestOneBadDatagramDoesNotStopTheOthers(t *testing.T) {
 	}
 }
 
+// A train that the kernel does not cut costs nobody else the offload: a member can make a relay send such a train.
+func TestATrainTheKernelRefusesGoesSingly(t *testing.T) {
+	a, b, to := pair(t)
+	if err := a.WriteBatch([]packet.Datagrams{train(1, 5, 5, to), train(200, 300, 300, to), train(1, 6, 6, to)}); err != nil { // at most 128
+		t.Fatal(err)
+	}
+	if got, _ := readAll(t, b, 202); len(got[201]) != 6 || len(got[100]) != 300 {
+		t.Fatalf("got %d datagrams", len(got))
+	}
+	if a.(*linux).noGSO.Load() {
+		t.Error("the offload is off for all")
+	}
+}
+
 func TestOverflowIsCounted(t *testing.T) {
 	a, b, to := pair(t)
 	for range 1000 { // 56 MB: more than any buffer
@@ -110,6 +127,28 @@ func TestOverflowIsCounted(t *testing.T) {
 	}
 }
 
+// A host without IPv6.
+func TestIPv4Alone(t *testing.T) {
+	s, err := open(unix.AF_INET, &unix.SockaddrInet4{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	_, b, to := pair(t)
+	if err := s.WriteBatch([]packet.Datagrams{train(3, 1000, 7, to)}); err != nil {
+		t.Fatal(err)
+	}
+	if got, from := readAll(t, b, 3); len(got[2]) != 7 || from != netip.AddrPortFrom(to.Addr(), s.Port()) {
+		t.Fatalf("%d bytes from %v, port %d", len(got[2]), from, s.Port())
+	}
+	if err := b.WriteBatch([]packet.Datagrams{train(1, 9, 9, netip.AddrPortFrom(to.Addr(), s.Port()))}); err != nil {
+		t.Fatal(err)
+	}
+	if got, from := readAll(t, s, 1); len(got[0]) != 9 || from != to {
+		t.Fatalf("%d bytes from %v", len(got[0]), from)
+	}
+}
+
 func TestPortTaken(t *testing.T) {
 	a, _, _ := pair(t)
 	if _, err := Listen(a.Port()); !errors.Is(err, ErrPortTaken) {
@@ -118,14 +157,28 @@ func TestPortTaken(t *testing.T) {
 }
 
 func TestCloseEndsAReader(t *testing.T) {
-	a, _, _ := pair(t)
+	a, b, _ := pair(t)
 	done := make(chan error)
 	go func() {
-		_, err := a.ReadBatch(buffers(1))
+		if _, err := a.ReadBatch(buffers(1)); err != nil {
+			t.Error(err)
+		}
+		done <- nil
+		_, err := a.ReadBatch(buffers(1)) // most often, Close comes while this waits
 		done <- err
 	}()
+	if err := b.WriteBatch([]packet.Datagrams{train(1, 9, 9, netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), a.Port()))}); err != nil {
+		t.Fatal(err)
+	}
+	<-done
+	for range 100 {
+		runtime.Gosched()
+	}
 	a.Close()
 	if err := <-done; !errors.Is(err, net.ErrClosed) {
+		t.Fatalf("got %v", err)
+	}
+	if err := a.WriteBatch([]packet.Datagrams{train(1, 9, 9, netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), b.Port()))}); !errors.Is(err, net.ErrClosed) {
 		t.Fatalf("got %v", err)
 	}
 	if err := a.Close(); err != nil {

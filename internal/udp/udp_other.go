@@ -4,6 +4,7 @@ package udp
 
 import (
 	"net"
+	"net/netip"
 
 	"github.com/warren-vpn/warren/internal/packet"
 )
@@ -27,7 +28,7 @@ func (s *plain) ReadBatch(b []packet.Datagrams) (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	b[0] = packet.Datagrams{Data: b[0].Data[:n], Segment: n, Addr: unmap(from)}
+	b[0] = packet.Datagrams{Data: b[0].Data[:n], Segment: n, Addr: netip.AddrPortFrom(from.Addr().Unmap(), from.Port())}
 	return 1, nil
 }
 

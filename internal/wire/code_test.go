@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 
@@ -60,6 +61,28 @@ func TestCodeRoundTrip(t *testing.T) {
 	}
 }
 
+// Targets come back as they were stated, cost nothing when there are none, and leave the hints their room.
+// spec/31-code.md#layout, spec/31-code.md#text
+func TestCodeTargets(t *testing.T) {
+	c := sampleCode("192.0.2.1:1", "192.0.2.2:1", "192.0.2.3:1", "192.0.2.4:1", "192.0.2.5:1", "192.0.2.6:1")
+	plain := len(c.Text())
+	c.Targets = []string{"tls://192.0.2.1:8443", "tls://[2001:db8::1]:8443", "wss://vpn.example.org/dig", "ws://10.0.0.1:8080"}
+	got, err := ParseCode(c.Text())
+	if err != nil || !reflect.DeepEqual(got, c) || plain > MaxPlainCode || len(c.Text()) > MaxCode {
+		t.Errorf("%+v, %v; %d and %d characters", got.Targets, err, plain, len(c.Text()))
+	}
+	long := "wss://" + strings.Repeat("a", 90) + ".b/c"
+	c = sampleCode()
+	c.Targets = []string{"", "tls://", "http://a", "wss://a b", "wss://a\x00", long + "d1234567", "tls://192.0.2.1:0", "tls://0.0.0.0:1", long, "tls://a.example:22", long, "wss://b"}
+	if got, err := ParseCode(c.Text()); err != nil || !slices.Equal(got.Targets, []string{long, "tls://a.example:22", "wss://b"}) {
+		t.Errorf("%v, %v", got.Targets, err)
+	}
+	c.Targets = []string{"ws://a", "ws://b", "ws://c", "ws://d", "ws://e"}
+	if got, err := ParseCode(c.Text()); err != nil || !slices.Equal(got.Targets, c.Targets[:MaxCodeTargets]) {
+		t.Errorf("%v, %v", got.Targets, err)
+	}
+}
+
 // A code survives being wrapped, indented and shouted (spec/31-code.md#text).
 func TestCodeTolerance(t *testing.T) {
 	c := sampleCode("192.0.2.1:51820")
@@ -97,12 +120,19 @@ func TestBadCodes(t *testing.T) {
 		"doubled":        {text + text, ErrCodeDamaged},
 		"bad character":  {text[:50] + "0" + text[51:], ErrCodeDamaged},
 		"a dash":         {text[:50] + "-" + text[50:], ErrCodeDamaged},
-		"unknown flag":   {rawCode(make([]byte, 36), []byte{2}), ErrCodeVersion},
+		"unknown flag":   {rawCode(make([]byte, 36), []byte{4}), ErrCodeVersion},
 		"unknown tag":    {rawCode(make([]byte, 37), []byte{5, 1, 1, 1, 1, 1, 1}), ErrCodeVersion},
 		"hint cut":       {rawCode(make([]byte, 37), []byte{4, 1, 1, 1}), ErrCodeDamaged},
 		"hint of zeros":  {rawCode(make([]byte, 37), []byte{4, 0, 0, 0, 0, 0, 0}), ErrCodeDamaged},
 		"hint mapped":    {rawCode(make([]byte, 37), append([]byte{6}, append(make([]byte, 10), 0xff, 0xff, 1, 2, 3, 4, 5, 6)...)), ErrCodeDamaged},
 		"too long":       {rawCode(make([]byte, 37), []byte(strings.Repeat("\x04\x01\x02\x03\x04\x05\x06", 7))), ErrCodeDamaged},
+		"very long":      {rawCode(make([]byte, 37), []byte(strings.Repeat("\x21\x60"+strings.Repeat("a", 96), 2))), ErrCodeDamaged},
+		"target cut":     {rawCode(make([]byte, 37), []byte("\x21\x05a.bc")), ErrCodeDamaged},
+		"target of none": {rawCode(make([]byte, 37), []byte("\x21\x00")), ErrCodeDamaged},
+		"target unclean": {rawCode(make([]byte, 37), []byte("\x21\x04a\x1b.b")), ErrCodeDamaged},
+		"tls in words":   {rawCode(make([]byte, 37), []byte("\x20\x0b192.0.2.1:7")), ErrCodeDamaged},
+		"tls of zeros":   {rawCode(make([]byte, 37), []byte{20, 0, 0, 0, 0, 0, 0}), ErrCodeDamaged},
+		"many targets":   {rawCode(make([]byte, 37), []byte(strings.Repeat("\x21\x01a", 5))), ErrCodeDamaged},
 	} {
 		_, err := ParseCode(c.text)
 		if !errors.Is(err, c.want) {

@@ -31,6 +31,12 @@ const (
 	ControlRecords ControlType = 3
 	ControlSync    ControlType = 4
 	ControlBye     ControlType = 5
+	ControlLink    ControlType = 6
+	ControlStates  ControlType = 7
+	ControlDigest  ControlType = 8
+
+	ControlPathError  ControlType = 9
+	ControlCandidates ControlType = 10
 )
 
 // Ping asks for a Pong on the path by which it came. Size is that of the whole control message in bytes, header and
@@ -40,7 +46,7 @@ type Ping struct {
 	Size int
 }
 
-// Pong answers the Ping of the same ID and says from where it came.
+// Pong answers the Ping of the same ID and says from where it came; Observed is the zero AddrPort when it came through relays.
 type Pong struct {
 	ID       uint64
 	Observed netip.AddrPort
@@ -55,10 +61,23 @@ type Sync struct{ Body []byte }
 // Bye says that the sender stops now, so that peers need not wait for a timeout.
 type Bye struct{}
 
+// LinkWish is one side's word on whether the two keep a link (spec/54-routes.md#link-agreement).
+type LinkWish struct {
+	Want bool // the sender wants the link
+	Seen bool // what the sender last heard of the receiver's wish
+	Leaf bool // the sender carries no transit
+}
+
+// States carries whole encoded link states (spec/53-map.md#flooding).
+type States struct{ Raw [][]byte }
+
+// Digest is one step of the repair of link states; gossip reads the body (spec/53-map.md#repair).
+type Digest struct{ Body []byte }
+
 // IsControl reports whether the plaintext of a transport message is a control message of any version.
 func IsControl(plaintext []byte) bool { return len(plaintext) > 0 && plaintext[0]>>4 == 0xC }
 
-// ParseControl reads one control message: a Ping, Pong, Records, Sync or Bye. Bytes after the body are padding. An
+// ParseControl reads one control message: one of the types above, a PathError or Candidates. Bytes after the body are padding. An
 // unknown type gives nil and no error: it is ignored, so that later versions can add types.
 func ParseControl(b []byte) (any, error) {
 	if len(b) < ControlHeader || b[0] != controlFirst {
@@ -78,11 +97,26 @@ func ParseControl(b []byte) (any, error) {
 	case ControlPong:
 		return parsePong(body)
 	case ControlRecords:
-		return parseRecords(body)
+		raw, err := parseList(body, MaxRecord)
+		return Records{Raw: raw}, err
 	case ControlSync:
 		return Sync{Body: body}, nil
 	case ControlBye:
 		return Bye{}, nil
+	case ControlLink:
+		if len(body) < 1 {
+			return nil, fmt.Errorf("link: %w", ErrMalformed)
+		}
+		return LinkWish{Want: body[0]&linkWant != 0, Seen: body[0]&linkSeen != 0, Leaf: body[0]&linkLeaf != 0}, nil
+	case ControlStates:
+		raw, err := parseList(body, MaxLinkState)
+		return States{Raw: raw}, err
+	case ControlDigest:
+		return Digest{Body: body}, nil
+	case ControlPathError:
+		return parsePathError(body)
+	case ControlCandidates:
+		return parseCandidates(body)
 	}
 	return nil, nil
 }
@@ -91,27 +125,30 @@ func parsePong(body []byte) (any, error) {
 	if len(body) != 8+18 {
 		return nil, fmt.Errorf("pong: %w", ErrMalformed)
 	}
-	ap, err := ParseEndpoint(body[8:])
-	if err != nil {
-		return nil, fmt.Errorf("pong: %w", err)
+	var ap netip.AddrPort
+	if [18]byte(body[8:]) != [18]byte{} {
+		var err error
+		if ap, err = ParseEndpoint(body[8:]); err != nil {
+			return nil, fmt.Errorf("pong: %w", err)
+		}
 	}
 	return Pong{ID: binary.BigEndian.Uint64(body), Observed: ap}, nil
 }
 
-func parseRecords(body []byte) (any, error) {
-	var m Records
+// parseList reads items of 1 to limit bytes, each behind its length, to the end of the body.
+func parseList(body []byte, limit int) (raw [][]byte, err error) {
 	for len(body) > 0 {
 		if len(body) < 2 {
-			return nil, fmt.Errorf("records: %w", ErrMalformed)
+			return nil, fmt.Errorf("list: %w", ErrMalformed)
 		}
 		n := int(binary.BigEndian.Uint16(body))
-		if n == 0 || n > MaxRecord || n > len(body)-2 {
-			return nil, fmt.Errorf("records: %w", ErrMalformed)
+		if n == 0 || n > limit || n > len(body)-2 {
+			return nil, fmt.Errorf("list: %w", ErrMalformed)
 		}
-		m.Raw = append(m.Raw, body[2:2+n])
+		raw = append(raw, body[2:2+n])
 		body = body[2+n:]
 	}
-	return m, nil
+	return raw, nil
 }
 
 // Append encodes m, zero-padded to its Size.
@@ -126,26 +163,58 @@ func (m Ping) Append(b []byte) []byte {
 func (m Pong) Append(b []byte) []byte {
 	b = appendHeader(b, ControlPong, 26)
 	b = binary.BigEndian.AppendUint64(b, m.ID)
-	a := m.Observed.Addr().As16()
+	var a [16]byte
+	if m.Observed.IsValid() {
+		a = m.Observed.Addr().As16()
+	}
 	b = append(b, a[:]...)
 	return binary.BigEndian.AppendUint16(b, m.Observed.Port())
 }
 
-// RecordSpace returns the bytes that raw takes in a Records message, of which MaxControl - ControlHeader are to be had.
+// RecordSpace returns the bytes that raw takes in a Records or States message, of which MaxControl - ControlHeader are to be
+// had.
 func RecordSpace(raw []byte) int { return 2 + len(raw) }
 
 // Append encodes m; the caller has kept the sum of RecordSpace within the limit.
-func (m Records) Append(b []byte) []byte {
+func (m Records) Append(b []byte) []byte { return appendList(b, ControlRecords, m.Raw) }
+
+// Append encodes m; the caller has kept the sum of RecordSpace within the limit.
+func (m States) Append(b []byte) []byte { return appendList(b, ControlStates, m.Raw) }
+
+func appendList(b []byte, t ControlType, raw [][]byte) []byte {
 	n := 0
-	for _, r := range m.Raw {
+	for _, r := range raw {
 		n += RecordSpace(r)
 	}
-	b = appendHeader(b, ControlRecords, n)
-	for _, r := range m.Raw {
+	b = appendHeader(b, t, n)
+	for _, r := range raw {
 		b = binary.BigEndian.AppendUint16(b, uint16(len(r)))
 		b = append(b, r...)
 	}
 	return b
+}
+
+// Append encodes m.
+func (m Digest) Append(b []byte) []byte {
+	return append(appendHeader(b, ControlDigest, len(m.Body)), m.Body...)
+}
+
+// Bits of a LinkWish.
+const (
+	linkWant = 1 << iota
+	linkSeen
+	linkLeaf
+)
+
+// Append encodes m.
+func (m LinkWish) Append(b []byte) []byte {
+	var bits byte
+	for i, set := range []bool{m.Want, m.Seen, m.Leaf} {
+		if set {
+			bits |= 1 << i
+		}
+	}
+	return append(appendHeader(b, ControlLink, 1), bits)
 }
 
 // Append encodes m.

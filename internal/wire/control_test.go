@@ -5,12 +5,21 @@ import (
 	"encoding/hex"
 	"net/netip"
 	"reflect"
+	"strings"
 	"testing"
+	"time"
+
+	"github.com/warren-vpn/warren/internal/key"
 )
 
 // The bytes of the control messages (spec/50-control.md#frame).
 func TestControlBytes(t *testing.T) {
 	record := bytes.Repeat([]byte{7}, 3)
+	route, _ := NewRoute(short(2), short(3))
+	pathError := PathError{Source: short(1), Route: route, Destination: short(4), Failed: 1, Reason: ReasonRefused}
+	candidates := Candidates{Round: 0x01020304, Answer: true, V4: NAT{Class: NATPredictable, Step: -2}, V6: NAT{Class: NATOpen},
+		RTT: 258 * time.Millisecond, List: []Candidate{{CandidateExternal, netip.MustParseAddrPort("192.0.2.1:258")},
+			{CandidateHost, netip.MustParseAddrPort("[2001:db8::1]:258")}}}
 	cases := []struct {
 		name string
 		msg  interface{ Append([]byte) []byte }
@@ -24,6 +33,15 @@ func TestControlBytes(t *testing.T) {
 		{"no records", Records{}, "c0030000"},
 		{"sync", Sync{Body: []byte{1, 2}}, "c0040002" + "0102"},
 		{"bye", Bye{}, "c0050000"},
+		{"pong over relays", Pong{ID: 2}, "c002001a" + "0000000000000002" + "00000000000000000000000000000000" + "0000"},
+		{"link wish", LinkWish{Want: true, Leaf: true}, "c0060001" + "05"},
+		{"link wish seen", LinkWish{Seen: true}, "c0060001" + "02"},
+		{"states", States{Raw: [][]byte{record, {8}}}, "c0070008" + "0003070707" + "000108"},
+		{"digest", Digest{Body: []byte{1, 2}}, "c0080002" + "0102"},
+		{"path error", pathError, "c0090023" + "020102" + "0101010101010101" + "0202020202020202" + "0303030303030303" + "0404040404040404"},
+		{"candidates", candidates, "c00a0032" + "01020304" + "01" + "03fe" + "0100" + "0102" + "02" +
+			"01" + "00000000000000000000ffffc0000201" + "0102" + "00" + "20010db8000000000000000000000001" + "0102"},
+		{"hard candidates, none", Candidates{Hard: true, V4: NAT{Class: NATBlocked}}, "c00a000c" + "00000000" + "02" + "0500" + "0000" + "0000" + "00"},
 	}
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
@@ -43,6 +61,8 @@ func TestControlBytes(t *testing.T) {
 		})
 	}
 }
+
+func short(b byte) key.ShortID { return key.ShortID(bytes.Repeat([]byte{b}, 8)) }
 
 func TestPingIsNeverTooSmall(t *testing.T) {
 	if n := len(Ping{ID: 1}.Append(nil)); n != ControlHeader+8 {
@@ -80,6 +100,11 @@ func TestBadControl(t *testing.T) {
 		"half a length":        "c0030001" + "00",
 		"empty record":         "c0030002" + "0000",
 		"huge record":          "c0030002" + "0401",
+		"short candidates":     "c00a000b" + "0000000000000000000000",
+		"candidates cut":       "c00a000c" + "0000000000000000000000" + "01",
+		"candidates left over": "c00a000d" + "0000000000000000000000" + "00" + "00",
+		"too many candidates":  "c00a0103" + "0000000000000000000000" + "0d" + strings.Repeat("00"+"20010db8000000000000000000000001"+"0102", 13),
+		"candidate port 0":     "c00a001f" + "0000000000000000000000" + "01" + "00" + "20010db8000000000000000000000001" + "0000",
 	} {
 		b, err := hex.DecodeString(s)
 		if err != nil {
@@ -122,5 +147,23 @@ func TestEndpoint(t *testing.T) {
 	}
 	if b := AppendEndpoint(nil, netip.MustParseAddrPort("[::ffff:192.0.2.1]:1")); len(b) != 6 {
 		t.Errorf("a mapped address is sent as %x", b)
+	}
+}
+
+// What a later version may say does not spoil the rest; nor does what a careless sender says. spec/50-control.md#candidates
+func TestCandidatesOfLaterVersions(t *testing.T) {
+	addr := "20010db8000000000000000000000001" + "0102"
+	b, _ := hex.DecodeString("c00a0032" + "00000001" + "fc" + "0901" + "0300" + "0000" + "02" + "07" + addr + "02" + addr)
+	want := Candidates{Round: 1, V6: NAT{Class: NATRandom}, List: []Candidate{{CandidateMapped, netip.MustParseAddrPort("[2001:db8::1]:258")}}}
+	if got, err := ParseControl(b); err != nil || !reflect.DeepEqual(got, want) {
+		t.Errorf("%+v, %v", got, err)
+	}
+	many := Candidates{RTT: time.Hour, List: make([]Candidate, 40)}
+	for i := range many.List {
+		many.List[i] = want.List[0]
+	}
+	got, err := ParseControl(many.Append(nil))
+	if m, ok := got.(Candidates); err != nil || !ok || len(m.List) != MaxCandidates || m.RTT != 65535*time.Millisecond {
+		t.Errorf("%+v, %v", got, err)
 	}
 }

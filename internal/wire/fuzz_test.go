@@ -55,7 +55,8 @@ func FuzzParsePayload(f *testing.F) {
 
 func FuzzParseControl(f *testing.F) {
 	for _, m := range []interface{ Append([]byte) []byte }{Ping{ID: 1, Size: 40}, Pong{ID: 2, Observed: hints("192.0.2.1:5")[0]},
-		Records{Raw: [][]byte{{1}, {2, 3}}}, Sync{Body: []byte{1}}, Bye{}} {
+		Records{Raw: [][]byte{{1}, {2, 3}}}, Sync{Body: []byte{1}}, Bye{},
+		Candidates{Round: 1, V4: NAT{Class: NATPredictable, Step: 1}, List: []Candidate{{CandidateMapped, hints("192.0.2.1:5")[0]}}}} {
 		f.Add(m.Append(nil))
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
@@ -88,6 +89,7 @@ func FuzzParseEndpoint(f *testing.F) {
 func FuzzParseCode(f *testing.F) {
 	f.Add(sampleCode().Text())
 	f.Add(sampleCode("192.0.2.1:51820", "[2001:db8::1]:7").Text())
+	f.Add(withTargets(sampleCode("192.0.2.1:51820"), "tls://192.0.2.1:8443", "wss://vpn.example.org/dig").Text())
 	f.Add("warren2aaaa")
 	f.Add("  WARREN1 " + sampleCode().Text()[7:] + "\n")
 	f.Fuzz(func(t *testing.T, text string) {

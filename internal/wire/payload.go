@@ -16,7 +16,7 @@ const (
 	RightIssue                       // admit members and devices directly, approve
 	RightRenew                       // extend lifetimes (reserved)
 	RightRevoke                      // put members, devices and other admins out
-	RightPolicy                      // write the network's policy (reserved)
+	RightPolicy                      // write the network's policy
 	RightDelegate                    // make admins, with rights of its own only
 )
 
@@ -58,7 +58,7 @@ func ParseRight(name string) (r Rights, ok bool) {
 // Genesis founds a network: its record's id is the network's. Times in all payloads are Unix seconds.
 type Genesis struct {
 	Name      string       `cbor:"1,keyasint"`
-	Nonce     [32]byte     `cbor:"2,keyasint"` // random: two networks of one name differ
+	Nonce     [32]byte     `cbor:"2,keyasint"` // random: two networks of one name differ; secret, as the first discovery key follows from it
 	Roots     []key.Public `cbor:"3,keyasint"` // 1 to 8
 	Threshold uint8        `cbor:"4,keyasint"` // roots that must sign; only 1 is supported today
 	Pool4     []byte       `cbor:"5,keyasint"` // IPv4 pool: 4 address bytes and the prefix length
@@ -123,8 +123,12 @@ type Adopt struct {
 // Caps says what a node can do beyond stock WireGuard. Bits are append-only.
 type Caps uint32
 
-// CapFast: the node reads transport messages in the fast form, and its CPU does AES quickly (spec/40-wireguard.md#fast-form).
-const CapFast Caps = 1
+// The capabilities.
+const (
+	CapFast  Caps = 1 // reads transport messages in the fast form, and its CPU does AES quickly (spec/40-wireguard.md#fast-form)
+	CapRelay Caps = 2 // reads relayed datagrams and passes them on, and speaks of links (spec/52-relay.md)
+	CapMask  Caps = 4 // reads masked datagrams (spec/75-mask.md)
+)
 
 // NodeInfo is what a node says of itself. Of one signer the highest Seq counts.
 type NodeInfo struct {
@@ -135,6 +139,7 @@ type NodeInfo struct {
 	Caps      Caps         `cbor:"5,keyasint,omitempty"`
 	Version   string       `cbor:"6,keyasint,omitempty"` // of the software, for people
 	Time      int64        `cbor:"7,keyasint"`
+	Streams   []string     `cbor:"8,keyasint,omitempty"` // URLs at which it takes streams (spec/72-streams.md#when)
 }
 
 // Device admits a stock WireGuard client that gateways serve.
@@ -167,6 +172,10 @@ func ParsePayload(kind Kind, payload []byte) (any, error) {
 		v = new(Device)
 	case KindAdopt:
 		v = new(Adopt)
+	case KindPolicy:
+		v = new(Policy)
+	case KindRendezvous:
+		v = new(Rendezvous)
 	default:
 		return nil, nil
 	}

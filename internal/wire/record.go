@@ -26,6 +26,8 @@ const (
 	KindNodeInfo   Kind = 6
 	KindDevice     Kind = 7
 	KindAdopt      Kind = 8
+	KindPolicy     Kind = 9
+	KindRendezvous Kind = 10
 )
 
 const (

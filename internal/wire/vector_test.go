@@ -32,7 +32,9 @@ type codeVector struct {
 	Seed     string   `json:"seed"`
 	NotAfter int64    `json:"not_after"`
 	Approve  bool     `json:"approve"`
+	Mask     bool     `json:"mask,omitempty"`
 	Hints    []string `json:"hints"`
+	Targets  []string `json:"targets,omitempty"`
 	Code     string   `json:"code"`
 }
 
@@ -89,6 +91,11 @@ func TestRecordVectors(t *testing.T) {
 	checkVectors(t, "../../spec/vectors/records.json", out)
 }
 
+func withTargets(c Code, targets ...string) Code {
+	c.Targets, c.Mask = targets, true
+	return c
+}
+
 // spec/31-code.md#vectors
 func TestCodeVectors(t *testing.T) {
 	var out []codeVector
@@ -97,8 +104,9 @@ func TestCodeVectors(t *testing.T) {
 		sampleCode(),
 		sampleCode("192.0.2.1:51820"),
 		sampleCode("192.0.2.1:51820", "[2001:db8::1]:51820", "198.51.100.7:443"),
+		withTargets(sampleCode("192.0.2.1:51820"), "tls://192.0.2.1:8443", "wss://vpn.example.org/dig"),
 	} {
-		v := codeVector{Network: hex.EncodeToString(c.Network[:]), Seed: hex.EncodeToString(c.Seed[:]), NotAfter: c.NotAfter, Approve: c.Approve, Hints: []string{}, Code: c.Text()}
+		v := codeVector{Network: hex.EncodeToString(c.Network[:]), Seed: hex.EncodeToString(c.Seed[:]), NotAfter: c.NotAfter, Approve: c.Approve, Mask: c.Mask, Hints: []string{}, Targets: c.Targets, Code: c.Text()}
 		for _, h := range c.Hints {
 			v.Hints = append(v.Hints, h.String())
 		}

@@ -17,6 +17,7 @@ const (
 	TypeResponse    = 2
 	TypeCookieReply = 3
 	TypeTransport   = 4
-	TypeRelay       = 5 // reserved: relayed datagrams
+	TypeRelay       = 5
 	TypeJoin        = 6
+	TypeDHT         = 'd' // messages of the Mainline DHT begin so (spec/71-dht.md)
 )

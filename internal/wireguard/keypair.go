@@ -11,10 +11,10 @@ type Keypair struct {
 	// Written once, before the keypair is published.
 	peer          *Peer
 	local, remote uint32
-	initiator     bool // we sent the initiation
-	created       int64
+	initiator     bool           // we sent the initiation
 	from          netip.AddrPort // where the handshake message that made it came from
 
+	created atomic.Int64            // moved back by the time that the clock stood still: see [Engine.Slept]
 	ciphers atomic.Pointer[ciphers] // nil: erased
 	asked   atomic.Int64            // when NoticeRekey was last given, 0 for never
 	heard   atomic.Bool             // something was received on it
@@ -30,7 +30,8 @@ func newKeypair(now int64, p *Peer, initiator bool, send, receive [32]byte) (*Ke
 	if err != nil {
 		return nil, err
 	}
-	k := &Keypair{peer: p, initiator: initiator, created: now}
+	k := &Keypair{peer: p, initiator: initiator}
+	k.created.Store(now)
 	k.ciphers.Store(c)
 	return k, nil
 }
@@ -112,11 +113,11 @@ func nonceOf(msg []byte) []byte {
 }
 
 // expired reports whether the keypair is too old to be used.
-func (k *Keypair) expired(now int64) bool { return now-k.created >= int64(RejectAfterTime) }
+func (k *Keypair) expired(now int64) bool { return now-k.created.Load() >= int64(RejectAfterTime) }
 
 // stale reports whether the time has come to ask for a new session on sending (spec/40-wireguard.md#rekey).
 func (k *Keypair) stale(now int64) bool {
-	return k.initiator && now-k.created >= int64(RekeyAfterTime) || k.counter.Load() > RekeyAfterMessages
+	return k.initiator && now-k.created.Load() >= int64(RekeyAfterTime) || k.counter.Load() > RekeyAfterMessages
 }
 
 // ask reports whether a NoticeRekey is due: not more often than once in askInterval, by whichever worker.

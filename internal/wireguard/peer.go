@@ -2,6 +2,7 @@ package wireguard
 
 import (
 	"sync/atomic"
+	"time"
 
 	"github.com/warren-vpn/warren/internal/key"
 )
@@ -81,6 +82,10 @@ func (p *Peer) LastReceived() int64 { return p.lastReceived.Load() }
 // LastHandshake returns when a session last came up (see [Nanos]), 0 for never.
 func (p *Peer) LastHandshake() int64 { return p.lastHandshake.Load() }
 
+// Said returns what the peer's clock showed when it made the last initiation that was accepted; zero if there was none. The owner of the
+// engine alone calls it. A clock that went back says what it said before.
+func (p *Peer) Said() time.Time { return p.seenStamp.time() }
+
 // Sent records that a worker sent transport messages on k at now (see [Nanos]): bytes in all, data when any of them
 // was more than a keepalive. It is called once a batch and peer, and also for the keepalives the engine asks for.
 func (p *Peer) Sent(now int64, k *Keypair, data bool, bytes int) Notice {
@@ -113,7 +118,7 @@ func (p *Peer) Received(now int64, k *Keypair, data bool, bytes int) Notice {
 		n |= NoticeConfirm
 	}
 	c := p.sending.Load()
-	if c != nil && c.initiator && now-c.created >= int64(RekeyOnReceive) && c.ask(now) {
+	if c != nil && c.initiator && now-c.created.Load() >= int64(RekeyOnReceive) && c.ask(now) {
 		n |= NoticeRekey
 	}
 	return n

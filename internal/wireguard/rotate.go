@@ -1,14 +1,21 @@
 package wireguard
 
+import "bytes"
+
 // addCurrent takes a keypair of a handshake that we initiated: the peer has it already, so it is sent on at once.
 // spec/40-wireguard.md#rotation
 func (e *Engine) addCurrent(k *Keypair) {
 	p := k.peer
-	if p.next != nil {
+	own := e.public
+	switch crossed := p.next != nil; {
+	case crossed && bytes.Compare(own[:], p.public[:]) > 0: // next stays: spec/40-wireguard.md#simultaneous
+		e.remove(p.previous)
+		p.previous = p.current
+	case crossed:
 		e.remove(p.current)
 		e.remove(p.previous)
 		p.previous, p.next = p.next, nil
-	} else {
+	default:
 		e.remove(p.previous)
 		p.previous = p.current
 	}

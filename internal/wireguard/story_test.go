@@ -107,6 +107,16 @@ func TestSimultaneousInitiation(t *testing.T) {
 			if a.sentInit > 1 || b.sentInit > 1 {
 				t.Errorf("%d and %d initiations, want one each", a.sentInit, b.sentInit)
 			}
+			before := a.sentInit + b.sentInit
+			for range 40 { // while both send, one of them asks for the next session: spec/40-wireguard.md#rekey
+				w.run(3 * time.Second)
+				a.send(b, "on and on")
+				b.send(a, "on and on")
+				w.settle()
+			}
+			if n := a.sentInit + b.sentInit - before; n != 1 {
+				t.Errorf("%d initiations after two minutes, want one", n)
+			}
 		})
 	}
 }
@@ -445,6 +455,15 @@ func TestTimestamps(t *testing.T) {
 	}
 	if got := stampOf(time.Unix(1, 0x3abcdef0)); got != (timestamp{0x40, 0, 0, 0, 0, 0, 0, 0x0b, 0x3a}) {
 		t.Errorf("label %x", got)
+	}
+	if got := stampOf(start).time(); start.Sub(got) < 0 || start.Sub(got) > stampStep || !(timestamp{}).time().IsZero() {
+		t.Errorf("the label of %v says %v", start, got)
+	}
+	w, a, b := pair(t)
+	a.send(b, "hello")
+	w.run(time.Second)
+	if got := b.peer(a).Said(); !got.Equal(stampOf(start).time()) {
+		t.Errorf("b has heard that a's clock shows %v", got)
 	}
 }
 

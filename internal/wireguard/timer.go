@@ -108,8 +108,32 @@ func (e *Engine) tickPeer(now time.Time, ns int64, p *Peer) (due int64) {
 	}
 	for _, k := range []*Keypair{p.previous, p.current, p.next} {
 		if k != nil {
-			at(min(ns+int64(maxTick), k.created+int64(RejectAfterTime)))
+			at(min(ns+int64(maxTick), k.created.Load()+int64(RejectAfterTime)))
 		}
 	}
 	return due
+}
+
+// Slept says that nothing was done for a while, as when the machine slept, and that the clock of now stood still for a part of
+// it, which may be 0. Keypairs grow older by that part; those that are too old are erased, and with whom the newest is near its
+// end a handshake begins at once (spec/40-wireguard.md#sleep).
+func (e *Engine) Slept(now time.Time, stood time.Duration) {
+	ns := e.nanos(now)
+	for _, p := range e.order {
+		for _, k := range []*Keypair{p.previous, p.current, p.next} {
+			if k != nil {
+				k.created.Add(-int64(stood))
+			}
+		}
+		p.lastSent = 0    // an answer to what had waited since long ago must not delay our own question
+		p.awaits.Store(0) // what was not answered was sent before
+		p.owes.Store(0)
+		e.expire(ns, p)
+		switch k := p.current; {
+		case p.attempt.since != 0: // the last try was before
+			p.attempt.since, p.attempt.retryAt = ns, ns
+		case k != nil && ns-k.created.Load() >= int64(RekeyOnReceive):
+			e.Initiate(now, p)
+		}
+	}
 }

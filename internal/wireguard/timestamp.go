@@ -23,6 +23,14 @@ func stampOf(t time.Time) timestamp {
 	return s
 }
 
+// time is the wall clock time of the label; zero of the zero label, which is nobody's.
+func (s timestamp) time() time.Time {
+	if s == (timestamp{}) {
+		return time.Time{}
+	}
+	return time.Unix(int64(binary.BigEndian.Uint64(s[:])-tai64Base), int64(binary.BigEndian.Uint32(s[8:])))
+}
+
 // after reports whether s is strictly later than o.
 func (s timestamp) after(o timestamp) bool { return bytes.Compare(s[:], o[:]) > 0 }
 

@@ -160,6 +160,31 @@ func TestOnlyIPv6Outside(t *testing.T) {
 	lab.AllReach(t, joinLimit, nodes)
 }
 
+// b moves to a network where it gets the very address that c has inside. What a sends there would enter the tunnel: the address is
+// refused, and IPv6 carries on. spec/51-path.md#candidates
+func TestAnAddressOutsideThatIsOnesInside(t *testing.T) {
+	l := newMesh(t, 3)
+	a, b, c := l.nodes[0], l.nodes[1], l.nodes[2]
+	dev := l.ports[1].Dev
+	b.IP("address", "flush", "dev", dev, "scope", "global")
+	b.IP("address", "add", fmt.Sprintf("%s/10", c.Addr4()), "dev", dev)
+	b.IP("address", "add", "2001:db8::2/64", "dev", dev, "nodad")
+	lab.Eventually(t, healLimit, func() error {
+		if err := a.Ping(b.Addr4()); err != nil {
+			return err
+		}
+		if p := a.Network().Peer("b"); !strings.HasPrefix(p.Endpoint, "[2001:db8::2]:") {
+			return fmt.Errorf("a reaches b %s at %s", p.Path, p.Endpoint)
+		}
+		return nil
+	})
+	for _, w := range a.Route("b").Ways {
+		if strings.HasPrefix(w.Endpoint, c.Addr4().String()+":") {
+			t.Errorf("a tries %s, which leads into the tunnel", w.Endpoint)
+		}
+	}
+}
+
 // The way between a and b is narrower than Ethernet, and no router says so: what is too big vanishes.
 //
 //	a 192.0.2.1 --- [left] --- r (MTU 1340, silent) --- [right] --- 198.51.100.1 b

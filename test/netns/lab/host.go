@@ -32,6 +32,8 @@ type Switch struct {
 type Port struct {
 	Host *Host
 	Dev  string // the name of the interface in the host: eth0, eth1, ...
+	sw   *Switch
+	peer string // in the switch
 }
 
 func (l *Lab) namespace(name string) string {
@@ -63,6 +65,7 @@ func (l *Lab) Router(name string) *Host {
 	h := l.Host(name)
 	h.Sysctl("net.ipv4.ip_forward", "1")
 	h.Sysctl("net.ipv6.conf.all.forwarding", "1")
+	h.Sysctl("net.ipv6.conf.default.accept_dad", "0") // it forwards as soon as its interfaces are up
 	return h
 }
 
@@ -78,17 +81,29 @@ func (l *Lab) Switch(name string) *Switch {
 // Plug connects the host to a switch by a new interface with the given addresses ("192.0.2.1/24").
 func (h *Host) Plug(s *Switch, addrs ...string) *Port {
 	h.lab.t.Helper()
-	p := &Port{Host: h, Dev: fmt.Sprintf("eth%d", h.n)}
-	peer := fmt.Sprintf("port%d", s.n)
+	p := &Port{Host: h, Dev: fmt.Sprintf("eth%d", h.n), sw: s, peer: fmt.Sprintf("port%d", s.n)}
 	h.n++
 	s.n++
-	h.IP("link", "add", p.Dev, "type", "veth", "peer", "name", peer, "netns", s.ns)
-	h.lab.ip(s.ns, "link", "set", peer, "master", "br0", "up")
+	h.IP("link", "add", p.Dev, "type", "veth", "peer", "name", p.peer, "netns", s.ns)
+	h.lab.ip(s.ns, "link", "set", p.peer, "master", "br0", "up")
 	h.IP("link", "set", p.Dev, "up")
 	for _, a := range addrs {
 		p.Add(a)
 	}
 	return p
+}
+
+// connect joins the host to a router by a cable.
+func (h *Host) connect(router *Host) (here, there *Port) {
+	h.lab.t.Helper()
+	here = &Port{Host: h, Dev: fmt.Sprintf("eth%d", h.n)}
+	there = &Port{Host: router, Dev: fmt.Sprintf("eth%d", router.n)}
+	h.n++
+	router.n++
+	h.IP("link", "add", here.Dev, "type", "veth", "peer", "name", there.Dev, "netns", router.ns)
+	h.IP("link", "set", here.Dev, "up")
+	router.IP("link", "set", there.Dev, "up")
+	return here, there
 }
 
 // Add gives the interface an address with its prefix length.
@@ -105,6 +120,12 @@ func (p *Port) Add(prefix string) {
 func (p *Port) Del(prefix string) {
 	p.Host.lab.t.Helper()
 	p.Host.IP("addr", "del", prefix, "dev", p.Dev)
+}
+
+// Isolate keeps frames between this port of the switch and others that are isolated from passing.
+func (p *Port) Isolate() {
+	p.Host.lab.t.Helper()
+	p.Host.lab.ip(p.sw.ns, "link", "set", p.peer, "type", "bridge_slave", "isolated", "on")
 }
 
 // Down pulls the plug.

@@ -6,8 +6,11 @@
 //	Lab     all that one test owns
 //	Switch  a namespace with a bridge: an Ethernet segment
 //	Host    a namespace with its own host name, interfaces, addresses, firewall and processes
-//	Port    an interface of a host, plugged into a switch
+//	Port    an interface of a host, plugged into a switch or at an end of a wire
+//	Wire    two hosts joined by a cable that delays, loses and shows what it carries
 //	Node    a warren installation on a host: a state directory, a daemon, the command line
+//
+//	NAT, Internet, Site, Look: NATs and firewalls of all kinds, hosts behind them, and how they look from inside
 //
 // A package that uses it has a TestMain that calls [Main]. Nothing of a lab is in the namespace of the machine itself: no
 // interface, no address, no firewall rule.
@@ -41,6 +44,7 @@ type Lab struct {
 	mu        sync.Mutex
 	names     []string // namespaces, in order of their making
 	processes []*Process
+	closers   []func() // of what this process holds in the namespaces
 }
 
 var labs atomic.Int64
@@ -81,10 +85,17 @@ func missing() string {
 	return ""
 }
 
+// onClose has f called at the end of the lab, after its processes have ended.
+func (l *Lab) onClose(f func()) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.closers = append(l.closers, f)
+}
+
 // close ends everything of the lab. A process or namespace that does not end is a fault of the test.
 func (l *Lab) close() {
 	l.mu.Lock()
-	processes, names := l.processes, l.names
+	processes, names, closers := l.processes, l.names, l.closers
 	l.mu.Unlock()
 	if l.t.Failed() {
 		l.showLogs(processes)
@@ -94,6 +105,9 @@ func (l *Lab) close() {
 	}
 	for _, p := range processes {
 		p.Stop()
+	}
+	for _, f := range closers {
+		f()
 	}
 	for _, name := range names {
 		if err := destroy(name); err != nil {

@@ -4,6 +4,7 @@ package lab
 
 import (
 	"errors"
+	"flag"
 	"fmt"
 	"io"
 	"io/fs"
@@ -31,6 +32,8 @@ var runID string
 var roles = map[string]func(args []string) error{
 	"lab:enter": enter, "lab:reap": reap,
 	"lab:send": send, "lab:receive": receive, "lab:stream": stream, "lab:sink": sink,
+	"lab:talk": talk, "lab:hear": hear, "lab:call": call, "lab:answer": answer,
+	"lab:reflect": reflect, "lab:stun": stunServer, "lab:probe": probe, "lab:punch": punch, "lab:proxy": proxy, "lab:reverse": reverse, "lab:forget": forget,
 }
 
 // Main is the whole of TestMain: it sweeps what dead runs left, starts the reaper, runs the tests and returns the exit code.
@@ -60,12 +63,24 @@ func Main(m *testing.M) int {
 		fmt.Fprintln(os.Stderr, "lab:", err)
 		return 1
 	}
+	manyAtOnce()
 	code := m.Run()
 	if err := done(); err != nil {
 		fmt.Fprintln(os.Stderr, "lab: left behind:", err)
 		return max(code, 1)
 	}
 	return code
+}
+
+// manyAtOnce lets four tests that call t.Parallel run at once, unless the command line says how many: they wait more than they
+// compute.
+func manyAtOnce() {
+	flag.Parse()
+	said := false
+	flag.Visit(func(f *flag.Flag) { said = said || f.Name == "test.parallel" })
+	if !said {
+		flag.Set("test.parallel", "4") //nolint:errcheck // the flag exists in every test binary
+	}
 }
 
 // startReaper runs this binary as the reaper. It holds one end of a pipe, we the other: however we end, it notices.

@@ -65,7 +65,8 @@ func build(pkg string) (string, error) {
 // Node is a warren installation on a host: a state directory, at most one daemon, the command line.
 type Node struct {
 	*Host
-	State  string // the state directory
+	State  string   // the state directory
+	Env    []string // more of the environment of the daemon and the commands: "NAME=value"
 	daemon *Process
 	binary string
 }
@@ -76,17 +77,27 @@ type Status struct {
 	Port     int       `json:"port"`
 	Warnings []string  `json:"warnings"`
 	Networks []Network `json:"networks"`
+
+	Drops map[string]uint64 `json:"drops"`
 }
 
 // Network is one network of a node.
 type Network struct {
-	Name      string `json:"name"`
-	ID        string `json:"id"`
-	State     string `json:"state"`
-	Why       string `json:"why"`
-	Interface string `json:"interface"`
-	Pending   int    `json:"pending"`
-	Self      struct {
+	Name      string       `json:"name"`
+	ID        string       `json:"id"`
+	State     string       `json:"state"`
+	Why       string       `json:"why"`
+	Interface string       `json:"interface"`
+	Pending   int          `json:"pending"`
+	Pool      netip.Prefix `json:"pool"`
+	Relay     struct {
+		Enabled    bool   `json:"enabled"`
+		Overloaded bool   `json:"overloaded"`
+		Packets    uint64 `json:"packets"`
+		Bytes      uint64 `json:"bytes"`
+		Dropped    uint64 `json:"dropped"`
+	} `json:"relay"`
+	Self struct {
 		Name      string       `json:"name"`
 		Addresses []netip.Addr `json:"addresses"`
 	} `json:"self"`
@@ -98,7 +109,9 @@ type Peer struct {
 	Name      string       `json:"name"`
 	Addresses []netip.Addr `json:"addresses"`
 	Path      string       `json:"path"`
+	Why       string       `json:"why"`
 	Via       []string     `json:"via"`
+	Linked    bool         `json:"linked"`
 	Endpoint  string       `json:"endpoint"`
 	RTT       *float64     `json:"rtt_ms"`
 	RxBytes   uint64       `json:"rx_bytes"`
@@ -120,6 +133,49 @@ func (n *Network) PeerNames() (names []string) {
 		names = append(names, p.Name)
 	}
 	return names
+}
+
+// Way says how the node reaches a peer now: "direct", "relayed via x, y", "none", or "unknown" when it does not know the peer.
+func (n *Network) Way(peer string) string {
+	switch p := n.Peer(peer); {
+	case p == nil:
+		return "unknown"
+	case p.Path == "relayed":
+		return "relayed via " + strings.Join(p.Via, ", ")
+	default:
+		return p.Path
+	}
+}
+
+// Route is the part of `warren route MEMBER --json` that the tests read.
+type Route struct {
+	Path    string     `json:"path"`
+	Why     string     `json:"why"`
+	Ways    []RouteWay `json:"ways"` // the first is in use
+	Avoided []struct {
+		Name string `json:"name"`
+		To   string `json:"to"`
+		Why  string `json:"why"`
+	} `json:"avoided"`
+}
+
+// RouteWay is one way of a Route.
+type RouteWay struct {
+	Path     string   `json:"path"`
+	State    string   `json:"state"`
+	Endpoint string   `json:"endpoint"`
+	RTT      *float64 `json:"rtt_ms"`
+	Hops     []struct {
+		Name string   `json:"name"`
+		Cost *float64 `json:"cost_ms"`
+	} `json:"hops"`
+}
+
+// Route returns `warren route MEMBER`.
+func (n *Node) Route(member string) (r Route) {
+	n.lab.t.Helper()
+	n.JSON(&r, "route", member)
+	return r
 }
 
 // NewNode installs warren on the host, in its own state directory. Nothing runs yet.
@@ -172,7 +228,23 @@ func (n *Node) Kill() {
 	})
 }
 
-func (n *Node) env() []string { return []string{"WARREN_STATE=" + n.State} }
+// Freeze stops the daemon that Up started in the middle of what it does, as sleep does; Thaw lets it go on.
+func (n *Node) Freeze() { n.signal(syscall.SIGSTOP) }
+
+// Thaw ends a Freeze.
+func (n *Node) Thaw() { n.signal(syscall.SIGCONT) }
+
+func (n *Node) signal(s syscall.Signal) {
+	n.lab.t.Helper()
+	if err := n.daemon.cmd.Process.Signal(s); err != nil {
+		n.lab.t.Fatalf("send %s to the daemon of %s: %v", s, n.Name, err)
+	}
+}
+
+// Log returns what the daemon that Up started last has logged so far.
+func (n *Node) Log() string { return n.daemon.Log() }
+
+func (n *Node) env() []string { return append([]string{"WARREN_STATE=" + n.State}, n.Env...) }
 
 // Warren runs a warren command and waits for its end.
 func (n *Node) Warren(args ...string) Result {
@@ -203,8 +275,8 @@ func (n *Node) Invite(args ...string) string {
 	n.lab.t.Helper()
 	var reply struct{ Code string }
 	n.JSON(&reply, append([]string{"invite"}, args...)...)
-	if reply.Code == "" || len(reply.Code) > 150 {
-		n.lab.t.Fatalf("%s: the code has %d characters, want 1 to 150: %q", n.Name, len(reply.Code), reply.Code)
+	if reply.Code == "" || len(reply.Code) > 320 {
+		n.lab.t.Fatalf("%s: the code has %d characters, want 1 to 320: %q", n.Name, len(reply.Code), reply.Code)
 	}
 	return reply.Code
 }

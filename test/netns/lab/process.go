@@ -3,7 +3,6 @@
 package lab
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -18,7 +17,7 @@ import (
 )
 
 const (
-	runLimit  = 60 * time.Second // of a command that should end by itself
+	runLimit  = 90 * time.Second // of a command that should end by itself
 	stopLimit = 5 * time.Second  // between the polite and the hard end of a process
 )
 
@@ -38,7 +37,6 @@ func (h *Host) command(ctx context.Context, args []string) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, "/proc/self/exe", append([]string{"lab:enter", h.ns, h.Name}, args...)...)
 	cmd.Env = append(os.Environ(), "TERM=dumb", "NO_COLOR=1")
 	cmd.Dir = h.dir
-	cmd.WaitDelay = time.Second // a daemon that it left behind may hold its output open
 	return cmd
 }
 
@@ -50,12 +48,21 @@ func (h *Host) run(env []string, args []string) Result {
 	defer cancel()
 	cmd := h.command(ctx, args)
 	cmd.Env = append(cmd.Env, env...)
-	var out, errOut bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &out, &errOut
+	// Into files: a daemon that it leaves behind may hold them open for as long as it wants.
+	out, err1 := os.CreateTemp(h.dir, "out")
+	errOut, err2 := os.CreateTemp(h.dir, "err")
+	if err := errors.Join(err1, err2); err != nil {
+		return Result{Err: err.Error(), Code: -1}
+	}
+	defer os.Remove(out.Name())
+	defer os.Remove(errOut.Name())
+	defer out.Close()
+	defer errOut.Close()
+	cmd.Stdout, cmd.Stderr = out, errOut
 	start := time.Now()
 	err := cmd.Run()
-	r := Result{Out: out.String(), Err: errOut.String(), Took: time.Since(start)}
-	if err != nil && !errors.Is(err, exec.ErrWaitDelay) {
+	r := Result{Out: readFile(out.Name()), Err: readFile(errOut.Name()), Took: time.Since(start)}
+	if err != nil {
 		r.Code = -1
 		if exit, ok := errors.AsType[*exec.ExitError](err); ok {
 			r.Code = exit.ExitCode()

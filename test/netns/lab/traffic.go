@@ -16,6 +16,7 @@ import (
 	"net/netip"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -23,10 +24,11 @@ import (
 	"time"
 )
 
-// ports hands out a port to each flow, so that no test meets the leftovers of another.
+// ports hands out a port to each flow, so that no test meets the leftovers of another. They are below those of beacons
+// (spec/70-discover.md) and those that the system gives out.
 var ports atomic.Uint32
 
-func nextPort() uint16 { return uint16(20000 + ports.Add(1)%20000) }
+func nextPort() uint16 { return uint16(10000 + ports.Add(1)%6000) }
 
 // Transfer is a file sent over one TCP connection.
 type Transfer struct {
@@ -159,12 +161,22 @@ func printTransfer(n int64, sum hash.Hash, start time.Time) error {
 	return json.NewEncoder(os.Stdout).Encode(Transfer{n, hex.EncodeToString(sum.Sum(nil)), time.Since(start).Seconds()})
 }
 
-// Flow is what arrived of a stream of UDP datagrams.
+// Flow is what arrived of a [Stream] or a [Talk].
 type Flow struct {
 	Count       int
-	Sent        int       // as the last datagram that arrived says
+	Sent        int       // as the last datagram that arrived says, or the talker
+	Bad         int       // datagrams that are not what was sent, not in Count
 	First, Last time.Time // of arrival; zero when nothing arrived
-	Gaps        []Gap     // the silences of 200 ms and more, in order, from the start of the sink to its end
+	Begun       time.Time // when the first was sent, of a Stream
+	Gaps        []Gap     // the silences of 200 ms and more, in order, from the start of who receives to the end
+	Broken      string    // what went wrong with a Talk
+}
+
+// silence notes the time between two arrivals, or between one and the start or the end.
+func (f *Flow) silence(from, to time.Time) {
+	if to.Sub(from) >= 200*time.Millisecond {
+		f.Gaps = append(f.Gaps, Gap{from, to})
+	}
 }
 
 // Gap is a time in which nothing arrived.
@@ -181,21 +193,42 @@ func (f Flow) Longest() (longest time.Duration) {
 // Stream is a steady flow of UDP datagrams, one every 10 ms, like a game or a call.
 type Stream struct {
 	sender, sink *Process
+	port         uint16
+	aim          string // the file that names the address
 }
 
 // StartStream lets h send a stream to addr, an address of to, until End.
 func (h *Host) StartStream(to *Host, addr netip.Addr) *Stream {
 	h.lab.t.Helper()
-	target := netip.AddrPortFrom(addr, nextPort())
-	s := &Stream{sink: to.Start("/proc/self/exe", "lab:sink", strconv.Itoa(int(target.Port())))}
-	Eventually(h.lab.t, 5*time.Second, func() error {
-		if s.sink.Out() == "" {
-			return fmt.Errorf("the sink on %s does not listen: %s", to.Name, s.sink.Log())
-		}
-		return nil
-	})
-	s.sender = h.Start("/proc/self/exe", "lab:stream", target.String())
+	return h.StartMarkedStream(to, addr, "")
+}
+
+// StartMarkedStream is StartStream with a mark in each datagram, at most 1000 bytes.
+func (h *Host) StartMarkedStream(to *Host, addr netip.Addr, mark string) *Stream {
+	h.lab.t.Helper()
+	s := h.ReadyStream(to, mark)
+	s.Aim(addr)
 	return s
+}
+
+// ReadyStream makes all ready for a stream to an address of to that Aim will name.
+func (h *Host) ReadyStream(to *Host, mark string) *Stream {
+	h.lab.t.Helper()
+	s := &Stream{port: nextPort()}
+	s.aim = filepath.Join(h.dir, fmt.Sprintf("aim-%d", s.port))
+	s.sink = to.startServer("lab:sink", strconv.Itoa(int(s.port)), mark)
+	s.sender = h.startServer("lab:stream", s.aim, mark)
+	return s
+}
+
+// Aim begins to send to addr, within a few milliseconds.
+func (s *Stream) Aim(addr netip.Addr) {
+	t := s.sink.host.lab.t
+	t.Helper()
+	tmp := s.aim + ".new"
+	if err := errors.Join(os.WriteFile(tmp, []byte(netip.AddrPortFrom(addr, s.port).String()), 0o600), os.Rename(tmp, s.aim)); err != nil {
+		t.Fatal(err)
+	}
 }
 
 // End stops the stream and tells what arrived.
@@ -207,6 +240,8 @@ func (s *Stream) End() (f Flow) {
 	if err := lastLine(s.sink.Out(), &f); err != nil {
 		t.Fatalf("sink: %v: %s", err, s.sink.Log())
 	}
+	_, begun, _ := strings.Cut(s.sender.Out(), "\n")
+	f.Begun, _ = time.Parse(time.RFC3339Nano, strings.TrimSpace(begun)) // zero: it sent nothing
 	return f
 }
 
@@ -216,23 +251,25 @@ func lastLine(out string, v any) error {
 	return json.Unmarshal([]byte(line), v)
 }
 
-// stream is the role "lab:stream ADDRESS".
+// stream is the role "lab:stream FILE MARK": the file will name the address.
 func stream(args []string) error {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 	defer stop()
-	to, err := netip.ParseAddrPort(args[0])
-	if err != nil {
-		return err
-	}
 	c, err := net.ListenUDP("udp", nil) // not connected: it outlives every error on the way
 	if err != nil {
 		return err
 	}
 	defer c.Close()
+	fmt.Println("ready")
+	to, err := awaitAim(ctx, args[0])
+	if err != nil || !to.IsValid() {
+		return err
+	}
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
+	fmt.Println(time.Now().Format(time.RFC3339Nano))
 	for n := 1; ; n++ {
-		c.WriteToUDPAddrPort([]byte(strconv.Itoa(n)), to) //nolint:errcheck // what does not arrive shows at the sink
+		c.WriteToUDPAddrPort(fmt.Appendf(nil, "%d %s", n, args[1]), to) //nolint:errcheck // what does not arrive shows at the sink
 		select {
 		case <-ctx.Done():
 			return nil
@@ -241,7 +278,23 @@ func stream(args []string) error {
 	}
 }
 
-// sink is the role "lab:sink PORT".
+// awaitAim waits for the file and reads the address in it; the zero AddrPort means that ctx ended first.
+func awaitAim(ctx context.Context, file string) (netip.AddrPort, error) {
+	look := time.NewTicker(2 * time.Millisecond)
+	defer look.Stop()
+	for {
+		if text, err := os.ReadFile(file); err == nil {
+			return netip.ParseAddrPort(string(text))
+		}
+		select {
+		case <-ctx.Done():
+			return netip.AddrPort{}, nil
+		case <-look.C:
+		}
+	}
+}
+
+// sink is the role "lab:sink PORT MARK".
 func sink(args []string) error {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 	defer stop()
@@ -253,24 +306,24 @@ func sink(args []string) error {
 	context.AfterFunc(ctx, func() { c.Close() })
 	fmt.Println("listening")
 	f, before := Flow{}, time.Now()
-	silence := func(now time.Time) {
-		if now.Sub(before) >= 200*time.Millisecond {
-			f.Gaps = append(f.Gaps, Gap{before, now})
-		}
-		before = now
-	}
-	b := make([]byte, 100)
+	b := make([]byte, 2000)
 	for {
 		n, _, err := c.ReadFrom(b)
 		now := time.Now()
-		silence(now)
+		number, mark, _ := strings.Cut(string(b[:n]), " ")
+		sent, wrong := strconv.Atoi(number)
+		if err == nil && (wrong != nil || mark != args[1]) {
+			f.Bad++
+			continue
+		}
+		f.silence(before, now)
+		before = now
 		if err != nil {
 			return json.NewEncoder(os.Stdout).Encode(f)
 		}
 		if f.First.IsZero() {
 			f.First = now
 		}
-		f.Last, f.Count = now, f.Count+1
-		f.Sent, _ = strconv.Atoi(string(b[:n]))
+		f.Last, f.Sent, f.Count = now, sent, f.Count+1
 	}
 }

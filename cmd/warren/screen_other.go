@@ -1,0 +1,6 @@
+//go:build !windows
+
+package main
+
+// understandANSI does nothing where terminals obey escape sequences anyway.
+func understandANSI() (undo func()) { return func() {} }
