@@ -252,6 +252,15 @@ func (e *Engine) Tick(now time.Time) (next time.Time) {
 	return earlier(next, e.idle)
 }
 
+// Flush sends what is queued for peers without waiting for more: the owner is about to stop.
+func (e *Engine) Flush(now time.Time) {
+	for _, p := range e.order {
+		if !p.flush.IsZero() {
+			e.drain(now, p)
+		}
+	}
+}
+
 // Effects returns what the owner must do now, in order, and forgets it.
 func (e *Engine) Effects() []Effect {
 	out := e.effects

@@ -73,6 +73,51 @@ func TestANewcomerWhoseOnlyWitnessVanishesIsStillAMember(t *testing.T) {
 	})
 }
 
+// Who let a newcomer in may be gone before it told it of the others. spec/30-join.md#grant
+func TestANewcomerDoesNotDependOnWhoLetItIn(t *testing.T) {
+	story(t, lan, func(w *world) {
+		ms := w.found("a", "b", "c")
+		a, b, c := ms[0], ms[1], ms[2]
+		if _, err := a.node.AdminAdd(w.Context(), api.AdminRequest{Member: "b", Rights: []string{"invite"}}); err != nil {
+			w.Fatal(err)
+		}
+		w.eventually("b may invite", time.Second, func() bool { return b.network("").Self.Admin })
+		n := w.machine("new")
+		for _, m := range []*machine{a, c} {
+			w.net.SetLink(n.host, m.host, testnet.Link{Loss: 1})
+		}
+		n.join(b.invite(1))
+		w.cut(n, b)
+		for _, m := range []*machine{a, c} {
+			w.net.SetLink(n.host, m.host, lan)
+		}
+		w.agreed(4, 3*time.Second, a, b, c, n)
+		w.eventually("in touch", 3*time.Second, func() bool { return n.tries(a, 0) == nil && n.tries(c, 1) == nil })
+		w.allPairs(a, b, c, n)
+	})
+}
+
+// It may also have talked to it for a while, and to nobody else. spec/30-join.md#alone
+func TestANewcomerWhoseWitnessVanishesLaterIsStillAMember(t *testing.T) {
+	story(t, lan, func(w *world) {
+		ms := w.found("a", "b", "c")
+		a, b, c := ms[0], ms[1], ms[2]
+		code := a.invite(1)
+		testnet.Wait(time.Second)
+		n := w.machine("new")
+		w.net.Partition(hosts(a, n), hosts(b, c))
+		n.join(code)
+		w.agreed(4, time.Second, a, n)
+		w.allPairs(a, n)
+		testnet.Wait(time.Minute)
+		a.kill()
+		w.net.Heal()
+		w.Logf("known to the others after %v", w.agreed(4, 30*time.Second, b, c, n))
+		w.eventually("in touch", 30*time.Second, func() bool { return n.tries(b, 0) == nil && n.tries(c, 1) == nil })
+		w.allPairs(b, c, n)
+	})
+}
+
 // joinPending joins by an approve-first code and returns once it waits for approval.
 func (m *machine) joinPending(code string) {
 	m.w.Helper()

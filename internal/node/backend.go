@@ -248,7 +248,7 @@ func (n *Node) Up(ctx context.Context, r api.NetworkRequest) (api.Status, error)
 func (n *Node) Down(ctx context.Context, r api.NetworkRequest) (api.Status, error) {
 	return n.turn(ctx, r.Network, func(now time.Time, w *network) error {
 		err := w.wish(false)
-		w.bye()
+		w.bye(now)
 		w.deactivate(now)
 		w.why = ""
 		return err

@@ -115,6 +115,18 @@ func TestAMemberThatWasAwayCatchesUp(t *testing.T) {
 	})
 }
 
+// What an admin did last is not lost when it switches its machine off.
+func TestWhatANodeSaidLastIsHeard(t *testing.T) {
+	story(t, lan, func(w *world) {
+		ms := w.found("a", "b")
+		if _, err := ms[0].node.Rename(w.Context(), api.RenameRequest{Name: "boss"}); err != nil {
+			w.Fatal(err)
+		}
+		ms[0].shutdown()
+		w.eventually("b knows", time.Second, func() bool { return slices.Contains(ms[1].names(), "boss") })
+	})
+}
+
 func TestWhoFallsWithACompromisedAdminKnows(t *testing.T) {
 	story(t, lan, func(w *world) {
 		ms := w.found("a", "b", "c")

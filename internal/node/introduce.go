@@ -53,11 +53,41 @@ func (w *network) admit(now time.Time, memberRecord, nodeInfo []byte) ([][]byte,
 	switch status := w.roster.Standing(id); status {
 	case wire.JoinOK:
 		w.log.Info("new member", "name", m.Name, "id", id)
-		return w.set.Chain(id, w.keys.Identity.NodeID()), status
+		return w.proof(id), status
 	case wire.JoinPending:
 		w.log.Info("newcomer waits for approval", "name", m.Name, "id", id)
 		return nil, status
 	default:
 		return nil, status
 	}
+}
+
+const (
+	maxProof    = 64 // records, beyond which a newcomer is shown its introducer alone
+	maxPointers = 2  // other members that it is shown
+)
+
+// proof is what shows a newcomer that it is a member, and whom it can call (spec/30-join.md#grant).
+func (w *network) proof(newcomer key.NodeID) [][]byte {
+	least := []key.NodeID{newcomer, w.keys.Identity.NodeID()}
+	nodes := least
+	if w.mesh != nil {
+		nodes = append(nodes, w.mesh.company(maxPointers, newcomer)...)
+	}
+	if records := w.set.Chain(nodes...); len(records) <= maxProof {
+		return records
+	}
+	return w.set.Chain(least...)
+}
+
+// company returns up to n members that this node talks to, but one: those reached directly first, else in no order.
+func (m *mesh) company(n int, but key.NodeID) (out []key.NodeID) {
+	for _, direct := range []bool{true, false} {
+		for _, p := range m.peers {
+			if len(out) < n && p.talks && !p.device && p.direct == direct && p.id != but {
+				out = append(out, p.id)
+			}
+		}
+	}
+	return out
 }

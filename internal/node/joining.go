@@ -190,7 +190,7 @@ func (j *joining) enter(now time.Time, e join.Joined) (*network, error) {
 		w.set, w.roster, w.settings, w.pending, w.maskCode = set, roster, s, nil, j.maskCode()
 		err = w.activate(now)
 	}
-	w.fresh = &fresh{code: j.code, text: j.text, name: j.name, next: now.Add(vouchWait)}
+	w.fresh = &fresh{introducer: e.Introducer.Identity.NodeID(), code: j.code, text: j.text, name: j.name, next: now.Add(vouchWait)}
 	if id := e.Introducer.Identity.NodeID(); w.mesh != nil && !w.mesh.keepStream(now, id, e.Introducer.Addr) { // it can be reached where it answered
 		w.mesh.remember(now, e.Introducer.Identity.NodeID(), e.Introducer.Addr)
 		w.mesh.greet(now, e.Introducer.Identity.NodeID(), e.Introducer.Addr)
@@ -211,8 +211,10 @@ const (
 	vouchTries = 6
 )
 
-// fresh is what a network remembers of the join that made it, until some member talks to it. It is not on the disk.
+// fresh is what a network remembers of the join that made it, until a member other than the introducer talks to it. It is not on
+// the disk.
 type fresh struct {
+	introducer key.NodeID
 	code       wire.Code
 	text, name string
 	next       time.Time
@@ -220,19 +222,21 @@ type fresh struct {
 }
 
 // vouch repeats a join, with the same keys, while nobody talks to the newcomer: the one member that saw it join may have
-// vanished before it told the others. Its answer is the old membership, or a new one by another witness.
+// vanished before it told the others (spec/30-join.md#alone). Its answer is the old membership, or a new one by another witness.
 func (w *network) vouch(now time.Time) {
 	f := w.fresh
-	if f == nil || now.Before(f.next) {
+	if f == nil {
 		return
 	}
+	alone := true
 	for _, p := range w.mesh.peers {
-		if p.talks {
-			f.tries = vouchTries
+		if p.talks && p.id != f.introducer || f.tries >= vouchTries {
+			w.fresh = nil
+			return
 		}
+		alone = alone && !p.talks
 	}
-	if f.tries >= vouchTries {
-		w.fresh = nil
+	if !alone || now.Before(f.next) {
 		return
 	}
 	f.tries++

@@ -151,13 +151,16 @@ func (m *mesh) broke(err error) {
 	if m.w.mesh != m {
 		return
 	}
-	m.bye()
-	m.w.deactivate(time.Now())
+	now := time.Now()
+	m.bye(now)
+	m.w.deactivate(now)
 	m.w.why = fmt.Sprintf("the interface %s is gone: bring it back with: warren up (%v)", m.tunnel.Name(), err)
 }
 
-// bye tells every peer with a session that this node stops.
-func (m *mesh) bye() {
+// bye tells every peer with a session what it does not know yet, and that this node stops.
+func (m *mesh) bye(now time.Time) {
+	m.gossip.Flush(now)
+	m.effects(now)
 	for _, p := range m.peers {
 		if !p.device {
 			m.send(p, wire.Way{}, wire.Bye{}.Append(nil))

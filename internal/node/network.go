@@ -32,7 +32,7 @@ type network struct {
 	roster   *member.Roster // of set; replaced when the set changes
 	mesh     *mesh          // nil while the network is down
 	why      string         // why it is down although it should be up
-	fresh    *fresh         // after a join, until some member talks to this node
+	fresh    *fresh         // after a join, until a second member talks to this node
 	maskCode *wire.Code     // the code by which a newcomer masks; nil: it has heard of the policy, or the network does not mask
 	pending  *joining       // the join that waits for approval; the roster has nobody until then
 
@@ -198,9 +198,9 @@ func (w *network) deactivate(now time.Time) {
 func (w *network) close() error { return w.store.Close() }
 
 // bye tells the peers that this node stops.
-func (w *network) bye() {
+func (w *network) bye(now time.Time) {
 	if w.mesh != nil {
-		w.mesh.bye()
+		w.mesh.bye(now)
 	}
 }
 
@@ -235,6 +235,7 @@ func (w *network) rosterChanged(now time.Time) {
 	}
 	if w.roster.IsRevoked(w.keys.Identity.NodeID()) {
 		w.log.Warn("this node was put out of the network", "name", w.name())
+		w.mesh.bye(now) // to those who have not heard of it
 		w.deactivate(now)
 		w.why = errRevoked.Error()
 		return
@@ -243,6 +244,7 @@ func (w *network) rosterChanged(now time.Time) {
 	switch {
 	case !ok:
 		w.log.Warn("this node is no member any more", "name", w.name())
+		w.mesh.bye(now)
 		w.deactivate(now)
 		w.why = errNoMember.Error()
 	case self.WG.IsZero() && self.Info.WG == w.keys.WG.Public():

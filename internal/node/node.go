@@ -399,7 +399,7 @@ func (n *Node) shutdown() error {
 	}
 	for _, w := range n.networks {
 		w.save(now)
-		w.bye()
+		w.bye(now)
 		w.deactivate(now)
 	}
 	err := errors.Join(n.closeStreams(), n.closeMasks(), n.socket.Close())
