@@ -36,5 +36,5 @@ type Device interface {
 
 // errOpen says what a person can do about a device that does not open.
 func errOpen(name string, err error) error {
-	return fmt.Errorf("open TUN device %s: %w (warren needs root, and the tun module of the kernel)", name, err)
+	return fmt.Errorf("open TUN device %s: %w (%s)", name, err, advice(err))
 }

@@ -62,6 +62,20 @@ func Open(name string) (Device, error) {
 	return nil, errOpen(NamePrefix+"*", unix.EBUSY)
 }
 
+func advice(err error) string {
+	switch {
+	case errors.Is(err, unix.EPERM), errors.Is(err, unix.EACCES):
+		return "warren needs root"
+	case errors.Is(err, unix.ENOENT), errors.Is(err, unix.ENODEV), errors.Is(err, unix.ENXIO):
+		return "the kernel has no TUN devices: load its module with: modprobe tun"
+	case errors.Is(err, unix.EINVAL):
+		return "an interface of that name is there and is no TUN device: give another name as interface in the config file"
+	case errors.Is(err, unix.EBUSY):
+		return "another process uses it: end that, or give another name as interface in the config file"
+	}
+	return "warren needs root, and the tun module of the kernel"
+}
+
 func open(name string) (Device, error) {
 	if len(name) >= maxName {
 		return nil, fmt.Errorf("interface name %q: longer than %d characters", name, maxName-1)

@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"os"
 	"runtime"
+	"strings"
 	"testing"
 
 	"github.com/vishvananda/netlink"
@@ -101,6 +102,22 @@ func TestHostAndDeviceExchangePackets(t *testing.T) {
 	n, from, err := c.ReadFromUDPAddrPort(buf)
 	if err != nil || string(buf[:n]) != "out" || from != netip.MustParseAddrPort("10.9.0.2:7001") {
 		t.Fatalf("the host got %q from %v, %v", buf[:n], from, err)
+	}
+}
+
+// Who names a device that cannot be made is told why.
+func TestNamesThatAreTaken(t *testing.T) {
+	d := openTest(t)
+	if err := netlink.LinkAdd(&netlink.Dummy{LinkAttrs: netlink.LinkAttrs{Name: "eth7"}}); err != nil {
+		t.Skipf("cannot make an interface: %v", err)
+	}
+	for name, want := range map[string]string{d.Name(): "another process", "eth7": "no TUN device", "a-name-that-is-long": "longer than"} {
+		if other, err := Open(name); err == nil {
+			other.Close()
+			t.Errorf("%s was opened", name)
+		} else if !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v", name, err)
+		}
 	}
 }
 

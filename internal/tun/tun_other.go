@@ -103,3 +103,7 @@ func (d *plain) WriteFrame(o packet.Offload, pieces [][]byte) error {
 	}
 	return nil
 }
+
+func advice(error) string {
+	return "warren needs the rights of an administrator, and the system a TUN driver"
+}
