@@ -9,6 +9,9 @@
 //	          <-- step 4: records, in parts   --  answered; repeats it until the entry ends
 //	joined
 //
+// Apart from that, a member that another does not know can show it that it is one, by one-way frames: [Prove] makes them, the other's
+// Introducer gives them to its owner's Learn.
+//
 // A Joiner runs one attempt for each hint at once, signs the first good offer, and turns to the others when that
 // introducer stalls. An Introducer keeps nothing for a message that does not authenticate; what it keeps is capped.
 //

@@ -36,7 +36,7 @@ type Invite struct {
 	Prefix  wire.RecordPrefix // of the invite record
 }
 
-// IntroducerConfig says for whom an introducer speaks. The three callbacks are called from Handle and must not call back.
+// IntroducerConfig says for whom an introducer speaks. The four callbacks are called from Handle and must not call back.
 type IntroducerConfig struct {
 	Network  key.NetworkID
 	Identity key.Identity  // this member's: witnesses the newcomers
@@ -58,6 +58,11 @@ type IntroducerConfig struct {
 	// refusal there are none. After JoinKnown the member record lacks the witness, and one of the same payload is
 	// there already: Admit keeps that.
 	Admit func(now time.Time, member, nodeInfo []byte) (records [][]byte, status wire.JoinStatus)
+
+	// Learn takes records by which someone shows that it is a member, in an order in which each follows from those before. Nothing of
+	// them is checked but that the sender knows our static key, as those do who were members once. Learn must not keep what it cannot
+	// accept now (spec/30-join.md#proof). Raw is only lent.
+	Learn func(now time.Time, raw [][]byte)
 }
 
 // Introducer answers those who want to join one network. See the package comment for ownership.
@@ -70,6 +75,10 @@ type Introducer struct {
 	probes  bucket
 	hellos  bucket
 	effects []Effect
+
+	proofKey [32]byte
+	provers  sources
+	proofs   bucket
 }
 
 // NewIntroducer starts with nothing half-open. A nil log is silent.
@@ -77,10 +86,10 @@ func NewIntroducer(cfg IntroducerConfig, log *slog.Logger) *Introducer {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
-	return &Introducer{cfg: cfg, log: log.With("part", "join"), public: cfg.Identity.Public()}
+	return &Introducer{cfg: cfg, log: log.With("part", "join"), public: cfg.Identity.Public(), proofKey: proofKey(cfg.WG.Public())}
 }
 
-// Owns reports whether a join frame is for e: step 1 by its locator, step 3 by its receiver index.
+// Owns reports whether a join frame is for e: step 1 by its locator, step 3 by its receiver index, a proof by its MAC.
 func (e *Introducer) Owns(msg []byte) bool {
 	m, err := wire.ParseJoin(msg)
 	if err != nil {
@@ -92,6 +101,8 @@ func (e *Introducer) Owns(msg []byte) bool {
 		return ok
 	case wire.JoinStep3:
 		return e.entries.byIndex[m.Receiver] != nil
+	case wire.JoinProof:
+		return e.isOurs(m)
 	}
 	return false
 }
@@ -109,6 +120,8 @@ func (e *Introducer) Handle(now time.Time, from netip.AddrPort, msg []byte) {
 		err = e.hello(now, from, m)
 	case wire.JoinStep3:
 		err = e.accept(now, from, m)
+	case wire.JoinProof:
+		err = e.learn(now, from, m)
 	}
 	if err != nil {
 		e.log.Debug("join message dropped", "from", from, "err", err)
@@ -136,7 +149,7 @@ func (e *Introducer) hello(now time.Time, from netip.AddrPort, m wire.JoinStep1)
 	if !ok {
 		return nil
 	}
-	if !e.sources.allow(now, from.Addr()) {
+	if !e.sources.allow(now, from.Addr(), sourceRate, sourceBurst) {
 		return errLimit
 	}
 	ephemeral := [32]byte(m.Noise)

@@ -34,7 +34,7 @@ type sources struct {
 	next    int
 }
 
-func (s *sources) allow(now time.Time, a netip.Addr) bool {
+func (s *sources) allow(now time.Time, a netip.Addr, rate, burst float64) bool {
 	a = a.Unmap().WithZone("")
 	if a.Is6() {
 		p, err := a.Prefix(64)
@@ -48,7 +48,7 @@ func (s *sources) allow(now time.Time, a netip.Addr) bool {
 		b = &bucket{}
 		s.add(a, b)
 	}
-	return b.take(now, sourceRate, sourceBurst)
+	return b.take(now, rate, burst)
 }
 
 func (s *sources) add(a netip.Addr, b *bucket) {

@@ -1,6 +1,7 @@
 package member
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -64,6 +65,52 @@ func TestChain(t *testing.T) {
 	}
 	if NewSet(w.network).Chain(b.ID) != nil {
 		t.Error("a chain without genesis")
+	}
+}
+
+// What a stranger shows is taken if it proves that one is a member, and only what members have made (spec/30-join.md#proof).
+func TestShown(t *testing.T) {
+	w, root := newWorld(t)
+	bob := root.welcomes("bob", "mallory")[0]
+	mallory := w.node("mallory")
+	w.sync(root, bob, mallory)
+	old := w.node("old") // a member that was away since
+	w.sync(root, old)
+	code := root.invite("code", InviteTerms{})
+	w.sync(root, bob, mallory)
+	carol := bob.join("carol", code)
+	carol.must(carol.NodeInfo(carol.id, w.now, wire.NodeInfo{WG: wgOf("carol")}))
+	w.sync(bob, carol)
+
+	chain := carol.Chain(carol.id.NodeID())
+	for i := range chain { // the last first: each waits for one before it
+		if _, err := old.AddShown(chain[len(chain)-1-i]); err == nil && i == 0 {
+			t.Error("a node info was taken before its member")
+		}
+	}
+	if len(old.pen) > 0 {
+		t.Errorf("%d records of a stranger wait", len(old.pen))
+	}
+	for _, raw := range chain {
+		if _, err := old.AddShown(raw); err != nil && !errors.Is(err, ErrKnown) {
+			t.Errorf("not taken: %v", err)
+		}
+	}
+	if m, ok := old.Roster().ByName("carol"); !ok || m.WG != wgOf("carol") {
+		t.Error("carol is not known by what she showed")
+	}
+
+	// Mallory was put out. What it signs since, as itself or as a witness, is nothing to those who know.
+	root.revoke("mallory", Removal{})
+	w.sync(root, old)
+	before := old.Len()
+	dave := mallory.join("dave", code)
+	mallory.must(mallory.NodeInfo(mallory.id, w.now, wire.NodeInfo{Seq: 1 << 40, WG: wgOf("mallory")}))
+	for _, raw := range slices.Concat(mallory.Chain(mallory.id.NodeID()), dave.Chain(dave.id.NodeID()), mallory.Records()) {
+		old.AddShown(raw) //nolint:errcheck // that most are refused is what is wanted
+	}
+	if old.Len() != before {
+		t.Errorf("%d records were taken of one who was put out", old.Len()-before)
 	}
 }
 

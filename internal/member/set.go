@@ -101,28 +101,59 @@ func (s *Set) Records() [][]byte {
 // Result is empty then. raw is copied. A join that lacks its witness's signature alone is known when the set has it whole:
 // so it comes from a newcomer that joins again (spec/30-join.md#known).
 func (s *Set) Add(raw []byte) (Result, error) {
+	e, err := s.open(raw)
+	if err != nil {
+		return Result{}, err
+	}
+	res, err := s.take(e)
+	if errors.Is(err, ErrPenned) {
+		s.confine(e)
+	}
+	return res, err
+}
+
+// AddShown takes one record of a [Set.Chain] from someone who may be no member; the errors are those of Add. What waits for
+// others is not kept. What is no part of a chain, and what was signed by one who is neither member nor admin now, is ErrInvalid: else those
+// who were put out could make all others keep what they sign (spec/30-join.md#proof).
+func (s *Set) AddShown(raw []byte) (Result, error) {
+	e, err := s.open(raw)
+	if err != nil {
+		return Result{}, err
+	}
+	r := s.Roster()
+	if _, stands := r.ByID(e.signerID); !stands && r.Rights(e.signerID) == 0 {
+		return Result{}, fmt.Errorf("%w: signer is no member", ErrInvalid)
+	}
+	switch e.rec.Kind {
+	case wire.KindAdmin, wire.KindInvite, wire.KindMember, wire.KindNodeInfo:
+		return s.take(e)
+	}
+	return Result{}, fmt.Errorf("%w: kind %d proves no membership", ErrInvalid, e.rec.Kind)
+}
+
+// open reads a record that is new, and checks its signatures.
+func (s *Set) open(raw []byte) (*entry, error) {
 	e, err := s.parse(bytes.Clone(raw))
 	switch {
 	case errors.Is(err, errUnwitnessed) && s.witnessed(e):
-		return Result{}, ErrKnown
+		return nil, ErrKnown
 	case err != nil:
-		return Result{}, fmt.Errorf("%w: %w", ErrInvalid, err)
-	}
-	switch {
+		return nil, fmt.Errorf("%w: %w", ErrInvalid, err)
 	case s.byID[e.rec.ID] != nil:
-		return Result{}, ErrKnown
+		return nil, ErrKnown
 	case s.outdated(e):
-		return Result{}, ErrSuperseded
+		return nil, ErrSuperseded
 	case s.penned[e.rec.ID]:
-		return Result{}, ErrPenned
+		return nil, ErrPenned
 	case !e.rec.Verify(s.network):
-		return Result{}, fmt.Errorf("%w: bad signature", ErrInvalid)
+		return nil, fmt.Errorf("%w: bad signature", ErrInvalid)
 	}
-	var res Result
+	return e, nil
+}
+
+// take accepts e, and what it frees from the pen.
+func (s *Set) take(e *entry) (res Result, err error) {
 	if err := s.settle(e, &res); err != nil {
-		if errors.Is(err, ErrPenned) {
-			s.confine(e)
-		}
 		return Result{}, err
 	}
 	if grants(e.rec.Kind) {

@@ -97,6 +97,27 @@ func TestANewcomerDoesNotDependOnWhoLetItIn(t *testing.T) {
 	})
 }
 
+// Two members of whom one never heard of the other, when all in between are gone, and both have restarted. spec/30-join.md#proof
+func TestTwoWhoNeverMetFindEachOther(t *testing.T) {
+	story(t, lan, func(w *world) {
+		ms := w.found("a", "b")
+		a, b := ms[0], ms[1]
+		code := a.invite(1)
+		testnet.Wait(time.Second)
+		a.shutdown()
+		c := w.machine("c")
+		c.join(code)
+		w.agreed(3, 3*time.Second, b, c)
+		testnet.Wait(time.Minute)
+		b.kill()
+		c.restart()
+		a.start()
+		w.Logf("they know each other after %v", w.agreed(3, 10*time.Second, a, c))
+		w.eventually("in touch", 5*time.Second, func() bool { return a.tries(c, 0) == nil && c.tries(a, 1) == nil })
+		w.allPairs(a, c)
+	})
+}
+
 // It may also have talked to it for a while, and to nobody else. spec/30-join.md#alone
 func TestANewcomerWhoseWitnessVanishesLaterIsStillAMember(t *testing.T) {
 	story(t, lan, func(w *world) {

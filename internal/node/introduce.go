@@ -20,6 +20,7 @@ func (w *network) newIntroducer() *join.Introducer {
 		},
 		Draft: w.draft,
 		Admit: w.admit,
+		Learn: w.learnMember,
 	}, w.log)
 }
 
@@ -90,4 +91,45 @@ func (m *mesh) company(n int, but key.NodeID) (out []key.NodeID) {
 		}
 	}
 	return out
+}
+
+// learnMember takes the records by which a stranger shows that it is a member (spec/30-join.md#proof).
+func (w *network) learnMember(now time.Time, raw [][]byte) {
+	for _, r := range raw {
+		if res, err := w.set.AddShown(r); err == nil {
+			w.took(res, key.NodeID{})
+		}
+	}
+	if w.changed {
+		w.save(now)
+		w.rosterChanged(now) // its next message is a handshake
+	}
+}
+
+const maxProofTargets = 4
+
+// prove shows p, who has not answered, that this node is a member: who let it in may have told nobody, and be gone.
+func (m *mesh) prove(p *peer, targets []wire.Way, mask *wire.Mask) {
+	if p.met || p.device {
+		return
+	}
+	if p.unanswered++; p.unanswered < 2 || p.unanswered&(p.unanswered-1) != 0 { // the 2nd, 4th, 8th...
+		return
+	}
+	frames, err := join.Prove(nil, m.w.keys.WG, p.wg, m.w.set.Chain(m.self))
+	if err != nil {
+		m.log.Warn("membership not shown", "peer", p.name, "err", err)
+		return
+	}
+	n := 0
+	for _, to := range targets {
+		if to.IsRelayed() || n == maxProofTargets {
+			continue
+		}
+		n++
+		for _, f := range frames {
+			m.w.n.plane.SendRaw(to.Addr, f, mask)
+		}
+	}
+	m.log.Debug("membership shown", "peer", p.name, "addresses", n, "frames", len(frames))
 }

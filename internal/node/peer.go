@@ -44,6 +44,8 @@ type peer struct {
 	gossip     bool          // records are exchanged with it
 	calledUs   bool          // it reached us before we sent it anything
 	said       bool          // it made a handshake
+	met        bool          // there has been a session: it knows this node
+	unanswered int           // initiations while it was not
 	ahead      time.Duration // of our clock, its clock was then
 	asked      time.Time     // last handshake that we sent it directly
 	initiation []byte        // the last that we sent it, while there is no answer
@@ -249,7 +251,7 @@ func (m *mesh) call(now time.Time, p *peer) {
 }
 
 func (m *mesh) sessionUp(now time.Time, p *peer, from netip.AddrPort) {
-	p.backoff, p.initiation, p.tries = 0, nil, 0
+	p.backoff, p.initiation, p.tries, p.met = 0, nil, 0, true
 	if m.handling && from.IsValid() {
 		m.shaken(now, p, from)
 	}

@@ -20,9 +20,14 @@ type accepted struct {
 // save has made it safe, together with all that came in the same round.
 func (w *network) accept(raw []byte, from key.NodeID) error {
 	res, err := w.set.Add(raw)
-	if err != nil {
-		return err
+	if err == nil {
+		w.took(res, from)
 	}
+	return err
+}
+
+// took passes on what the set has taken from a peer, or from a stranger when from is zero.
+func (w *network) took(res member.Result, from key.NodeID) {
 	if w.mesh != nil {
 		for _, id := range res.Superseded {
 			w.mesh.gossip.Remove(id)
@@ -36,7 +41,6 @@ func (w *network) accept(raw []byte, from key.NodeID) error {
 	}
 	w.stale += len(res.Superseded)
 	w.changed = true
-	return nil
 }
 
 // save writes what was accepted to the disk and then passes it on. What cannot be written waits, and is tried again.

@@ -100,7 +100,9 @@ func (m *mesh) sendHandshake(now time.Time, e wireguard.SendHandshake) {
 	}
 	p.initiation, p.tried = slices.Clone(e.Data), nil
 	mask := m.initiationMask(p)
-	for _, to := range m.path.Targets(now, p.id) {
+	targets := m.path.Targets(now, p.id)
+	m.prove(p, targets, mask)
+	for _, to := range targets {
 		if !to.IsRelayed() {
 			p.asked = now
 			m.w.n.nat.Tried(now, to.Addr)

@@ -13,6 +13,7 @@ import (
 //	step 2  06 02 00 00 | receiver u32 | Noise message 2                           introducer to newcomer
 //	step 3  06 03 00 00 | receiver u32 | Noise message 3                           newcomer to introducer
 //	step 4  06 04 00 00 | receiver u32 | part u8 | parts u8 | sealed chunk         introducer to newcomer, 1 to MaxJoinParts times
+//	proof   06 05 00 00 | Noise message | mac 16                                   member to a member that does not know it
 const (
 	// MaxJoin is the limit of a join frame in bytes: it passes any path that carries IPv6. Step 1 has exactly this size.
 	MaxJoin = 1200
@@ -32,12 +33,16 @@ const (
 	// JoinChunk is the size of the plaintext in every step 4 frame but the last, in bytes.
 	JoinChunk = MaxJoin - JoinPartHeader - joinTag
 
+	// JoinProofSpace is the room in a proof for its payload, in bytes: a whole record at least.
+	JoinProofSpace = MaxJoin - joinProof
+
 	joinTag       = 16
 	joinDH        = 32
 	joinHello     = 16 + joinDH + joinTag                   // step 1 around its payload
 	joinOffer     = 8 + joinDH + joinDH + joinTag + joinTag // step 2 around its payload
 	joinAccept    = 8 + joinDH + joinTag + joinTag          // step 3 around its payload
 	joinHelloSize = MaxJoin - joinHello                     // payload of step 1, padding included
+	joinProof     = 4 + joinDH + joinDH + joinTag + joinTag + joinTag
 )
 
 // JoinStatus says how a join stands. Numbers are append-only; one that is not known means JoinDenied.
@@ -94,7 +99,13 @@ type JoinStep4 struct {
 	Sealed      []byte
 }
 
-// ParseJoin reads one join frame: a JoinStep1, 2, 3 or 4. It checks the outer form only.
+// JoinProof shows a member the records by which the sender is one, too. Nobody answers it.
+type JoinProof struct {
+	Noise []byte
+	MAC   [joinTag]byte
+}
+
+// ParseJoin reads one join frame: a JoinStep1, 2, 3 or 4, or a JoinProof. It checks the outer form only.
 func ParseJoin(b []byte) (any, error) {
 	if len(b) < 8 || len(b) > MaxJoin || b[0] != TypeJoin || b[2] != 0 || b[3] != 0 {
 		return nil, fmt.Errorf("join frame of %d bytes: %w", len(b), ErrMalformed)
@@ -118,6 +129,12 @@ func ParseJoin(b []byte) (any, error) {
 		return JoinStep3{Receiver: first, Noise: b[8:]}, nil
 	case 4:
 		return parseJoinPart(b, first)
+	case 5:
+		if len(b) <= joinProof {
+			return nil, fmt.Errorf("proof of %d bytes: %w", len(b), ErrMalformed)
+		}
+		at := len(b) - joinTag
+		return JoinProof{Noise: b[4:at], MAC: [joinTag]byte(b[at:])}, nil
 	}
 	return nil, fmt.Errorf("join step %d: %w", b[1], ErrMalformed)
 }
@@ -168,6 +185,14 @@ func (m JoinStep4) Append(b []byte) []byte {
 	b = binary.BigEndian.AppendUint32(append(b, TypeJoin, 4, 0, 0), m.Receiver)
 	b = append(b, m.Part, m.Parts)
 	return append(b, m.Sealed...)
+}
+
+// Append encodes m.
+func (m JoinProof) Append(b []byte) []byte { return append(m.AppendBody(b), m.MAC[:]...) }
+
+// AppendBody encodes what the MAC covers.
+func (m JoinProof) AppendBody(b []byte) []byte {
+	return append(append(b, TypeJoin, 5, 0, 0), m.Noise...)
 }
 
 // JoinHello is the payload of step 1: who wants to join.

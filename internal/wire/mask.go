@@ -63,7 +63,7 @@ func IsPlain(b []byte) bool {
 	case TypeInitiation, TypeResponse, TypeCookieReply:
 		return b[1]|b[2]|b[3] == 0
 	case TypeJoin:
-		return b[1]-1 < 4 && b[2]|b[3] == 0
+		return b[1]-1 < 5 && b[2]|b[3] == 0
 	case TypeDHT: // a dictionary, whose first key has one or two letters
 		return b[1]-'1' < 2 && b[2] == ':' && b[len(b)-1] == 'e'
 	}

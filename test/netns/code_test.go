@@ -109,6 +109,28 @@ func TestJoinWhileTheAdminIsAway(t *testing.T) {
 	lab.AllReach(t, healLimit, l.nodes)
 }
 
+// The admin has never heard of c, and who let c in is gone when it comes back.
+func TestTwoWhoNeverMet(t *testing.T) {
+	l := newMesh(t, 2)
+	a, b := l.nodes[0], l.nodes[1]
+	code := a.Invite()
+	lab.Eventually(t, newsLimit, func() error {
+		if len(invites(b)) != len(invites(a)) {
+			return fmt.Errorf("b knows the invites %v of %v", invites(b), invites(a))
+		}
+		return nil
+	})
+	a.Stop()
+	c := l.add()
+	c.Do("join", code)
+	lab.AllReach(t, joinLimit, []*lab.Node{b, c})
+	b.Kill()
+	c.Kill()
+	c.Up()
+	a.Up()
+	lab.AllReach(t, healLimit, []*lab.Node{a, c})
+}
+
 // By an approve-first code b waits until a says yes; until then it reaches nobody.
 func TestApprove(t *testing.T) {
 	l := newLAN(t, 2)
