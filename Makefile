@@ -78,7 +78,7 @@ fuzz: ## Run every fuzz target for FUZZTIME (20s)
 demo: demo-tools ## Three hosts on one machine, two behind NATs, join a network and talk (root, Linux)
 	@test/demo.sh
 
-natmatrix: test-tools ## Try every pair of NATs and firewalls in network namespaces, print the table of docs/NAT.md (root, Linux, 20 minutes)
+natmatrix: test-tools ## Try every pair of NATs and firewalls in network namespaces, print the table of docs/NAT.md (root, Linux, 6 minutes or more)
 	WARREN_NATMATRIX=$(CURDIR)/bin/natmatrix.md $(GO) test -count=1 -timeout 60m -run '^TestMatrix$$' ./test/natmatrix; status=$$?; cat bin/natmatrix.md; exit $$status
 
 sim: ## Simulate SIM=1000 members in virtual time: convergence, bytes, memory, invariants; STEPS=3: the first steps alone (docs/SCALE.md says how long it takes)

@@ -229,6 +229,26 @@ func TestEndlessNewRecords(t *testing.T) {
 	}
 }
 
+// It repeats what we have: not even that is looked at without end. spec/50-control.md#limits
+func TestEndlessRepetition(t *testing.T) {
+	v := newVictim(t, 1, 0)
+	say := func(r wire.Record) {
+		if err := v.e.Handle(v.now, v.hostile, wire.Records{Raw: [][]byte{r.Raw}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for range parseBurst {
+		say(record(0))
+	}
+	if say(record(1)); len(v.e.Effects()) > 0 {
+		t.Errorf("record %d in one moment was looked at", parseBurst+1)
+	}
+	v.now = v.now.Add(time.Second)
+	if say(record(1)); len(v.e.Effects()) == 0 {
+		t.Error("a second later, a new record is not looked at")
+	}
+}
+
 // It says that it has very many records, and gives none: it does not keep others from giving theirs.
 // spec/50-control.md#limits
 func TestEmptyPromises(t *testing.T) {

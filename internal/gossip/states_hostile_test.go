@@ -31,11 +31,12 @@ type target struct {
 	delivered []DeliverState
 	judge     func(DeliverState) verdict
 	faults    int
+	prunes    map[key.NodeID]int
 }
 
 func newTarget(t *testing.T, states, honest int) *target {
 	v := &target{T: t, s: NewStates(StatesConfig{Rand: random{rand.New(rand.NewPCG(1, 1))}}, nil), now: time.Unix(1e9, 0),
-		hostile: key.NodeID{66}, sent: map[key.NodeID]int{}, states: map[key.NodeID]int{}, wants: map[key.NodeID]int{}}
+		hostile: key.NodeID{66}, sent: map[key.NodeID]int{}, states: map[key.NodeID]int{}, wants: map[key.NodeID]int{}, prunes: map[key.NodeID]int{}}
 	for i := range states {
 		v.set(i, 1)
 	}
@@ -109,6 +110,9 @@ func (v *target) settle() {
 					v.Fatal(err)
 				}
 				v.wants[f.Peer] += len(d.wants)
+				if d.kind == digestMode && !d.eager {
+					v.prunes[f.Peer]++
+				}
 			}
 		case DeliverState:
 			v.delivered = append(v.delivered, f)
@@ -722,5 +726,23 @@ func TestThePlaceOfTheEmptyHanded(t *testing.T) {
 	v.pass(intakeBar)
 	if !answered(v.hostile) {
 		t.Error("it never gets the place again")
+	}
+}
+
+// It is slower than others with everything, and wants to push all the same: it is told not to, once a second. spec/53-map.md#tree
+func TestEndlessWishesToPush(t *testing.T) {
+	v := newTarget(t, 2*treeStates, branches+1)
+	v.pass(2 * time.Second)
+	clear(v.prunes)
+	began := v.now
+	for i := range 2 * treeStates {
+		_, raw := some(i, 1)
+		v.says(v.hostile, digest{kind: digestMode, eager: true})
+		v.from(v.hostile, raw)
+		v.pass(5 * time.Millisecond)
+	}
+	took := v.now.Sub(began)
+	if n := v.prunes[v.hostile]; n == 0 || n > 1+int(took/pruneAgain) {
+		t.Errorf("told %d times in %v", n, took)
 	}
 }

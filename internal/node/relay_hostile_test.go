@@ -1,8 +1,11 @@
 package node
 
 import (
+	"context"
 	"fmt"
+	"log/slog"
 	"slices"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -61,6 +64,57 @@ func TestAForgedPathErrorChangesNothing(t *testing.T) {
 		r, err := ms[0].node.Route(w.Context(), api.MemberRequest{Member: "d"})
 		if must(w, r, err); len(r.Avoided) > 0 {
 			w.Errorf("a stranger to the route had %v avoided", r.Avoided)
+		}
+	})
+}
+
+// drops counts what a node logs as dropped handshakes that came by relays.
+type drops struct {
+	slog.Handler
+	n *atomic.Int64
+}
+
+func (d drops) Enabled(context.Context, slog.Level) bool { return true }
+func (d drops) WithAttrs([]slog.Attr) slog.Handler       { return d }
+func (d drops) Handle(_ context.Context, r slog.Record) error {
+	if r.Message == "relayed handshake message dropped" {
+		d.n.Add(1)
+	}
+	return nil
+}
+
+// A member sends another handshakes by a relay, each of which costs Diffie-Hellman. spec/52-relay.md#limits
+func TestAFloodOfRelayedHandshakesIsLimited(t *testing.T) {
+	story(t, lan, func(w *world) {
+		ms := w.line("evil", "relay", "b")
+		evil, relay, b := ms[0], ms[1], ms[2]
+		w.eventually("relayed", time.Minute, func() bool { return evil.via(b) == "relay" })
+		var n atomic.Int64
+		b.log = drops{slog.DiscardHandler, &n}
+		b.shutdown()
+		testnet.Wait(time.Second)
+		var initiation []byte
+		evil.inside(func(n *network) { // it calls b in vain
+			p := n.mesh.byShort[b.short(n)]
+			n.mesh.want(time.Now(), p)
+		})
+		testnet.Wait(10 * time.Second)
+		evil.inside(func(n *network) { initiation = slices.Clone(n.mesh.byShort[b.short(n)].initiation) })
+		if len(initiation) == 0 {
+			w.Fatal("evil does not call b")
+		}
+		b.start()
+		w.eventually("in touch", time.Minute, func() bool { return relay.tries(b, 0) == nil })
+		n.Store(0)
+		evil.inside(func(n *network) {
+			r, _ := wire.NewRoute(relay.short(n))
+			for range 100 {
+				n.n.plane.SendHandshake(n.mesh.byShort[b.short(n)].plane, wire.Via(r), initiation, nil)
+			}
+		})
+		testnet.Wait(500 * time.Millisecond)
+		if got := n.Load(); got == 0 || got > shakeBurst+shakeRate {
+			w.Errorf("%d of 100 handshakes were read", got)
 		}
 	})
 }
