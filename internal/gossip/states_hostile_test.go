@@ -729,7 +729,7 @@ func TestThePlaceOfTheEmptyHanded(t *testing.T) {
 	}
 }
 
-// It is slower than others with everything, and wants to push all the same: it is told not to, once a second. spec/53-map.md#tree
+// It is slower than others with everything, and wants to push all the same: it is told not to, once a second. spec/53-map.md#flooding
 func TestEndlessWishesToPush(t *testing.T) {
 	v := newTarget(t, 2*treeStates, branches+1)
 	v.pass(2 * time.Second)

@@ -72,6 +72,12 @@ func (n *Node) examine(now time.Time, list []*network) report.Checkup {
 	}
 	for _, w := range list {
 		c.Examine(w.view(now))
+		if w.mesh == nil {
+			continue
+		}
+		for _, p := range w.mesh.peers {
+			w.mesh.asked(now, p)
+		}
 	}
 	return c
 }

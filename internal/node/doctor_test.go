@@ -80,7 +80,7 @@ func TestDoctorOfTwoStrictNATs(t *testing.T) {
 		says(t, a.finds("conflict"), api.FindingOK)
 
 		const none = "no path can exist: this machine and it are both behind NATs that give each destination another port, and no third member that could relay is in reach"
-		const fix = "one thing is enough: forward UDP port 48271 to this machine on its router, or UDP port 48271 to b on the router there; or any third member that both can reach; it is noticed within ten minutes"
+		const fix = "one thing is enough: forward UDP port 48271 to this machine on its router, or UDP port 48271 to b on the router there; or any third member that both can reach; it is noticed within ten minutes, or when you run: warren ping b"
 		w.eventually("a knows where a port forwarded to b would be", 2*time.Minute, func() bool {
 			mem, err := a.node.Members(w.Context(), "")
 			return slices.ContainsFunc(must(w, mem, err).Members, func(x api.Member) bool {
@@ -104,6 +104,56 @@ func TestDoctorOfTwoStrictNATs(t *testing.T) {
 			return a.peer(b.self()).Path == api.PathDirect && !said(a.finds("peer"), api.FindingBad)
 		})
 	})
+}
+
+// Who forwarded a port by hand, and asks whether it helped, need not wait. spec/73-nat.md#back-off
+func TestAForwardedPortIsTriedWhenAsked(t *testing.T) {
+	ask := map[string]func(m, o *machine) error{
+		"ping": func(m, o *machine) error {
+			_, err := m.node.Ping(m.w.Context(), api.PingRequest{Member: o.name})
+			return err
+		},
+		"doctor": func(m, _ *machine) error {
+			_, err := m.node.Doctor(m.w.Context(), "")
+			return err
+		},
+	}
+	for how, f := range ask {
+		t.Run(how, func(t *testing.T) {
+			story(t, lan, func(w *world) {
+				p, q := w.machine("p"), w.host("q", address("198.51.100.9"))
+				q.start()
+				p.create("warren")
+				code := p.invite(9)
+				a := w.behind(w.net.NAT(testnet.SymmetricRandom, address("203.0.113.1")), "a", "192.168.1.2")
+				router := w.net.NAT(testnet.SymmetricRandom, address("203.0.113.2"))
+				b := w.behind(router, "b", "192.168.1.2")
+				for _, m := range []*machine{q, a, b} {
+					m.join(code)
+				}
+				w.agreed(4, 10*time.Second, p, q, a, b)
+				stop := a.stream(b)
+				w.eventually("a knows where a port forwarded to b would be", 2*time.Minute, func() bool {
+					mem, err := a.node.Members(w.Context(), "")
+					return slices.ContainsFunc(must(w, mem, err).Members, func(x api.Member) bool {
+						return x.ID == b.self() && slices.Contains(x.Endpoints, netip.MustParseAddrPort("203.0.113.2:48271"))
+					})
+				})
+				testnet.Wait(23 * time.Minute) // minutes before the next try
+				router.Map(48271, netip.MustParseAddrPort("192.168.1.2:48271"))
+				testnet.Wait(5 * time.Second)
+				if a.peer(b.self()).Path != api.PathRelayed {
+					t.Fatal("direct before anybody asked")
+				}
+				if err := f(a, b); err != nil {
+					t.Error(err)
+				}
+				took := w.eventually("direct", 5*time.Second, func() bool { return a.peer(b.self()).Path == api.PathDirect })
+				w.Logf("direct after %v", took)
+				stop()
+			})
+		})
+	}
 }
 
 // What the doctor says of easy NATs and of networks that are down, and nothing of what another network knows.

@@ -108,8 +108,8 @@ func (w *network) learnMember(now time.Time, raw [][]byte) {
 
 const maxProofTargets = 4
 
-// prove shows p, who has not answered, that this node is a member: who let it in may have told nobody, and be gone.
-func (m *mesh) prove(p *peer, targets []wire.Way, mask *wire.Mask) {
+// showMembership shows p, who has not answered, that this node is a member: who let it in may have told nobody, and be gone.
+func (m *mesh) showMembership(p *peer, targets []wire.Way, mask *wire.Mask) {
 	if p.met || p.device {
 		return
 	}

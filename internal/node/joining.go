@@ -228,15 +228,15 @@ func (w *network) vouch(now time.Time) {
 	if f == nil {
 		return
 	}
-	alone := true
+	alone, done := true, f.tries >= vouchTries
 	for _, p := range w.mesh.peers {
-		if p.talks && p.id != f.introducer || f.tries >= vouchTries {
-			w.fresh = nil
-			return
-		}
 		alone = alone && !p.talks
+		done = done || p.talks && p.id != f.introducer
 	}
-	if !alone || now.Before(f.next) {
+	if done {
+		w.fresh = nil
+	}
+	if done || !alone || now.Before(f.next) {
 		return
 	}
 	f.tries++

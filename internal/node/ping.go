@@ -43,7 +43,9 @@ func (n *Node) Ping(ctx context.Context, r api.PingRequest) (api.PingReply, erro
 		}
 		m, q.peer = w.mesh, p
 		m.pings[id] = q
-		m.sendPing(time.Now(), id, q)
+		now := time.Now()
+		m.asked(now, p)
+		m.sendPing(now, id, q)
 		return nil
 	})
 	if err != nil {
@@ -66,6 +68,13 @@ func (n *Node) Ping(ctx context.Context, r api.PingRequest) (api.PingReply, erro
 		return api.PingReply{}, api.Errorf(api.CodeNoAnswer, "%s: %s", q.peer.name, why).Hintf("see why: warren status")
 	case <-n.done:
 		return api.PingReply{}, errStopping
+	}
+}
+
+// asked looks for a direct way to p once more, because a person wants to know.
+func (m *mesh) asked(now time.Time, p *peer) {
+	if !p.device && !(p.talks && p.direct) {
+		m.path.Retry(now, p.id)
 	}
 }
 

@@ -101,7 +101,7 @@ func (m *mesh) sendHandshake(now time.Time, e wireguard.SendHandshake) {
 	p.initiation, p.tried = slices.Clone(e.Data), nil
 	mask := m.initiationMask(p)
 	targets := m.path.Targets(now, p.id)
-	m.prove(p, targets, mask)
+	m.showMembership(p, targets, mask)
 	for _, to := range targets {
 		if !to.IsRelayed() {
 			p.asked = now

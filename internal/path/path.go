@@ -74,6 +74,7 @@ const (
 	retryFirst     = 5 * time.Second // of a dead address that was alive once; doubles
 	retryMost      = 600 * time.Second
 	attemptWindow  = 600 * time.Second
+	retryGap       = 10 * time.Second
 	maxAttempts    = 3 // at one unproven address in attemptWindow
 	stockPause     = 2 * time.Second
 	observedRepeat = 60 * time.Second
@@ -173,6 +174,7 @@ type work struct {
 	blames    []blame
 	pace      pace
 	called    time.Time // last handshake initiation
+	retried   time.Time // last Retry
 
 	sessionAt time.Time // the newest session came up
 
@@ -299,6 +301,21 @@ func (e *Engine) NetworkChanged(now time.Time) {
 		}
 		e.run(now, p)
 	}
+}
+
+// Retry tries every way to id once more, and a direct one by an attempt of both, because a person asks for it; more often than every
+// 10 s it does nothing (spec/51-path.md#politeness).
+func (e *Engine) Retry(now time.Time, id key.NodeID) {
+	p := e.used(id)
+	if p == nil || now.Sub(p.retried) < retryGap {
+		return
+	}
+	p.retried = now
+	p.freshPunch(now)
+	for _, c := range p.cands {
+		c.once(now)
+	}
+	e.run(now, p)
 }
 
 // SessionUp says that a session with id came up, and by which way; from may be zero if that is unknown. It may be called for

@@ -62,14 +62,19 @@ func (e *Engine) retryDue(now time.Time, p *peer) {
 	}
 	p.retryAt = now.Add(streamRetry)
 	for _, c := range p.cands {
-		if c.relayed() || c.stream() || c.state == StateAlive {
-			continue
-		}
-		if n := len(c.attempts); n >= maxAttempts {
-			c.attempts = c.attempts[n-maxAttempts+1:] // once more than politeness has it
-		}
-		c.due = now
+		c.once(now)
 	}
+}
+
+// once lets a direct address that does not answer be tried now, and once more than politeness has it.
+func (c *candidate) once(now time.Time) {
+	if c.relayed() || c.stream() || c.state == StateAlive {
+		return
+	}
+	if n := len(c.attempts); n >= maxAttempts {
+		c.attempts = c.attempts[n-maxAttempts+1:]
+	}
+	c.due = now
 }
 
 // class ranks ways: by UDP, by streams, by relays.

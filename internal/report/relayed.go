@@ -106,7 +106,7 @@ func (n *Network) impossible(p Peer) (why, fix string) {
 	default:
 		why = "no path can exist unless its NAT is better than this one's: this machine is behind a NAT that gives each destination another port, and " + nobody
 	}
-	return why, fmt.Sprintf("one thing is enough: %s; or any third member that both can reach; it is noticed within ten minutes", n.forward(p))
+	return why, fmt.Sprintf("one thing is enough: %s; or any third member that both can reach; it is noticed within ten minutes, or when you run: warren ping %s", n.forward(p), p.Name)
 }
 
 // forward says which port on which router would open a direct way to p.

@@ -17,7 +17,7 @@ import (
 // What status and doctor say when nothing is left, and the one thing that is then enough.
 const (
 	noPath   = "no path can exist: this machine and it are both behind NATs that give each destination another port, and no third member that could relay is in reach"
-	oneThing = "one thing is enough: forward UDP port 48271 to this machine on its router, or UDP port 48271 to %s on the router there; or any third member that both can reach; it is noticed within ten minutes"
+	oneThing = "one thing is enough: forward UDP port 48271 to this machine on its router, or UDP port 48271 to %s on the router there; or any third member that both can reach; it is noticed within ten minutes, or when you run: warren ping %[1]s"
 )
 
 // Two members behind the worst of NATs have met while others were there to relay, and then those are gone for good. Status and doctor say on both
@@ -44,8 +44,7 @@ func TestNoPathCanExist(t *testing.T) {
 			took := lab.Eventually(t, 30*time.Second, func() error { return errors.Join(hopeless(w.a, "b"), hopeless(w.b, "a")) })
 			t.Logf("both say so after %s", took.Round(time.Millisecond))
 			tt.mend(w)
-			w.a.Do("down") // or it would be some minutes until what did not answer is tried again
-			w.a.Do("up")
+			w.a.Warren("ping", "-c", "3", "b") // or it would be some minutes until what did not answer is tried again; whether it answers is seen next
 			took = lab.Eventually(t, healLimit, func() error { return errors.Join(w.a.Ping(w.to), way(w.a, w.b, tt.way), spoken(w.a, "b")) })
 			t.Logf("they reach each other %s after %s: %s", took.Round(time.Millisecond), tt.name, w.a.Network().Way("b"))
 		})
