@@ -65,6 +65,7 @@ type Engine struct {
 	ponders    int     // since ponderedAt
 	ponderedAt time.Time
 
+	alarm    alarm
 	excluded map[edgeID]time.Time // until when
 	blamed   []*node
 	expireAt time.Time // nothing expires before
@@ -224,13 +225,14 @@ func (e *Engine) Tick(now time.Time) (next time.Time) {
 	e.now = now
 	e.tickLinks(now)
 	e.tickMap(now)
+	e.tickAlarm(now)
 	if reached(e.spfAt, now) {
 		e.runSPF(now)
 	} else if reached(e.chooseAt, now) {
 		e.chooseAll(now)
 	}
 	e.tickOwn(now)
-	for _, t := range []time.Time{e.plan.lookAt, e.plan.roundAt, e.plan.wishAt, e.own.at, e.own.refreshAt, e.spfAt, e.chooseAt, e.expireAt} {
+	for _, t := range []time.Time{e.plan.lookAt, e.plan.roundAt, e.plan.wishAt, e.own.at, e.own.refreshAt, e.spfAt, e.chooseAt, e.expireAt, e.alarm.due} {
 		next = earlier(next, t)
 	}
 	return next

@@ -277,6 +277,9 @@ func (e *Engine) update(now time.Time, n *neighbour) {
 
 func (e *Engine) unlink(now time.Time, n *neighbour) {
 	n.linked, n.linkedAt, n.downAt, n.deviates = false, now, time.Time{}, time.Time{}
+	if _, states := n.node.lists(e.self); states {
+		e.alarm.note(now, e.self, n.node)
+	}
 	e.effect(LinkDown{n.id})
 	e.effect(Pace{ID: n.id})
 	e.topology(now)

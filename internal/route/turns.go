@@ -52,17 +52,21 @@ func (e *Engine) turns(n *node) {
 }
 
 // missing compares the links that n states now with those before: where a neighbour of this node's is not among them any more,
-// it may have gone, and is asked.
+// it may have gone, and is asked. What other nodes n misses is noted.
 func (e *Engine) missing(now time.Time, n *node, before []wire.Link) {
 	for _, l := range before {
 		x := e.members[l.To]
-		if x == nil || x.neighbour == nil || !x.neighbour.linked {
+		if x == nil {
 			continue
 		}
 		if _, still := n.lists(x); still {
 			continue
 		}
-		if _, counted := x.lists(n); !counted || now.Sub(x.neighbour.checked) < checkGap || !n.checks.take(now, checkRate, checkBurst) {
+		if _, counted := x.lists(n); !counted {
+			continue
+		}
+		e.alarm.note(now, n, x)
+		if x.neighbour == nil || !x.neighbour.linked || now.Sub(x.neighbour.checked) < checkGap || !n.checks.take(now, checkRate, checkBurst) {
 			continue
 		}
 		x.neighbour.checked = now

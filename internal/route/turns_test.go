@@ -81,3 +81,73 @@ func TestALostLinkIsCheckedByTheOthers(t *testing.T) {
 		t.Error("own links are checked for an own link state")
 	}
 }
+
+// Who sees that several seem gone, by the word of several, asks all whom it knows; not for one, nor for the word of one, nor when the
+// others say it too. spec/54-routes.md#watch
+func TestManyWhoVanishAreLookedFor(t *testing.T) {
+	for name, tt := range map[string]struct {
+		lose [][2]int // the first says that its link with the second is gone
+		also bool     // and the second says so, too
+		want int      // links that are checked
+	}{
+		"two, by two":      {lose: [][2]int{{3, 5}, {4, 6}}, want: 2},
+		"two, by one":      {lose: [][2]int{{3, 5}, {3, 6}}},
+		"one, by two":      {lose: [][2]int{{3, 5}, {4, 5}}},
+		"links given up":   {lose: [][2]int{{3, 5}, {4, 6}}, also: true},
+		"own and another":  {lose: [][2]int{{0, 1}, {3, 5}}, want: 1},
+		"neighbours alone": {lose: [][2]int{{1, 2}, {2, 1}}, also: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := newChart(t, 8)
+			for _, l := range [][2]int{{0, 1}, {0, 2}, {1, 2}, {1, 3}, {2, 4}, {3, 5}, {3, 6}, {4, 5}, {4, 6}, {5, 6}} {
+				c.link(l[0], l[1], 10)
+			}
+			c.tell()
+			taken[Check](c)
+			lose := func(a, b int) {
+				if a == 0 {
+					c.link(0, b, 0)
+					return
+				}
+				delete(c.links[a], b)
+				c.Learn(c.now, c.state(a))
+			}
+			for _, l := range tt.lose {
+				lose(l[0], l[1])
+			}
+			if tt.also {
+				c.now = c.now.Add(gapWait / 2)
+				for _, l := range tt.lose {
+					lose(l[1], l[0])
+				}
+			}
+			taken[Check](c) // of those who lost a common neighbour
+			checks := func(d time.Duration) (n int) {
+				for end := c.now.Add(d); c.now.Before(end); {
+					c.now = c.now.Add(100 * time.Millisecond)
+					c.Tick(c.now)
+					n += len(taken[Check](c))
+				}
+				return n
+			}
+			if got := checks(10 * time.Second); got != tt.want {
+				t.Errorf("%d links were checked, want %d", got, tt.want)
+			}
+			if tt.want == 0 {
+				return
+			}
+			for range 20 { // two that cry wolf all the time
+				for _, l := range [][2]int{{3, 5}, {4, 6}} {
+					c.links[l[0]][l[1]] = 200
+					c.Learn(c.now, c.state(l[0]))
+					lose(l[0], l[1])
+				}
+				if got := checks(3 * time.Second); got > tt.want {
+					t.Fatalf("%d links were checked at once", got)
+				} else if got > 0 {
+					tt.want -= got // once in this minute
+				}
+			}
+		})
+	}
+}

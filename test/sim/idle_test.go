@@ -12,7 +12,7 @@ func TestAtRestTheMapIsQuiet(t *testing.T) {
 	story(t, shape{nodes: fewer(40)}, func(w *world) {
 		w.each(w.nodes, 10*time.Second, (*node).start)
 		w.wait(4 * time.Minute)
-		for i, most := range []float64{20, 4} { // times what regular ones make; at first links are still exchanged for better ones
+		for i, most := range []float64{20, 6} { // times what regular ones make, of which 1.2 to 4.2 were seen in 24 runs; at first links are still exchanged for better ones
 			const span = 10 * time.Minute
 			before, sent := w.originated.Load(), w.total()
 			w.wait(span)
