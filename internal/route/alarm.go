@@ -30,10 +30,17 @@ type alarm struct {
 	rang time.Time
 }
 
-// note remembers that by lost its link with missed, which has not said so.
+// note remembers that by lost its link with missed, which has not said so. When there is no room, those that are there are enough: were
+// they to make room, none would have its time in a great loss.
 func (a *alarm) note(now time.Time, by, missed *node) {
-	if len(a.gaps) == maxGaps {
-		a.gaps = slices.Delete(a.gaps, 0, 1)
+	said := 0
+	for _, g := range a.gaps {
+		if g.by == by.short {
+			said++
+		}
+	}
+	if len(a.gaps) == maxGaps || said == alarmLeast { // nor can one node take the room
+		return
 	}
 	a.gaps = append(a.gaps, gap{by.short, missed.short, now})
 	a.due = earlier(a.due, now.Add(gapWait))

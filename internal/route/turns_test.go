@@ -151,3 +151,38 @@ func TestManyWhoVanishAreLookedFor(t *testing.T) {
 		})
 	}
 }
+
+// Those who vanish may be so many that they would never be done with vanishing, and a liar may miss whom it likes: it is noticed all the same.
+// spec/54-routes.md#watch
+func TestTheAlarmIsNotDrowned(t *testing.T) {
+	const many = 400
+	c := newChart(t, 2+2*many)
+	c.link(0, 1, 10)
+	liar := 2
+	for i := range many {
+		c.link(2+i, 2+many+i, 10)
+		if i > 0 && i <= maxGaps {
+			c.link(liar, 2+many+i, 10)
+		}
+	}
+	c.tell()
+	lose := func(a, b int) (checks int) {
+		delete(c.links[a], b)
+		c.Learn(c.now, c.state(a))
+		c.now = c.now.Add(10 * time.Millisecond)
+		c.Tick(c.now)
+		return len(taken[Check](c))
+	}
+	for i := 1; i <= maxGaps; i++ {
+		lose(liar, 2+many+i)
+	}
+	rang := 0
+	for i := 1; i < many && rang == 0; i++ {
+		if rang = lose(2+i, 2+many+i); rang > 0 && i > 250 {
+			t.Errorf("it was noticed after %d were gone", i)
+		}
+	}
+	if rang != 1 {
+		t.Errorf("%d links were checked, want 1", rang)
+	}
+}
