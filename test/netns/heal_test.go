@@ -188,8 +188,7 @@ func TestMoveWhileRelayed(t *testing.T) {
 //	  2 ms         2 ms
 //	      \       /
 //	          r
-func TestDetour(t *testing.T) {
-	t.Parallel()
+func TestDetour(t *testing.T) { // not beside others: it compares round trips, which a busy machine makes up
 	g := newGraph(t, "a=b", "a=r", "r=b")
 	g.between("a", "b").wire.Set(lab.Conditions{Delay: 40 * time.Millisecond})
 	g.between("a", "r").wire.Set(lab.Conditions{Delay: 2 * time.Millisecond})
@@ -201,8 +200,7 @@ func TestDetour(t *testing.T) {
 		t.Error(err)
 	}
 	s := a.StartStream(b.Host, b.Addr4())
-	// It must be better for 30 s; what the other tests do to the machine meanwhile can make that begin anew.
-	took := lab.Eventually(t, 2*time.Minute, func() error {
+	took := lab.Eventually(t, 60*time.Second, func() error {
 		if err := way(a, b, "relayed via r"); err != nil {
 			p := a.Network().Peer("b")
 			return fmt.Errorf("%w; a received %d bytes of it and sent %d; %s", err, p.RxBytes, p.TxBytes, a.Do("route", "b"))
