@@ -53,13 +53,14 @@ func (e *Engine) tickAlarm(now time.Time) {
 		return
 	}
 	a.due = time.Time{}
-	a.gaps = slices.DeleteFunc(a.gaps, func(g gap) bool { return now.Sub(g.at) > gapMemory || !e.isOpen(g) })
+	a.gaps = slices.DeleteFunc(a.gaps, func(g gap) bool { return now.Sub(g.at) >= gapMemory || !e.isOpen(g) })
 	by, missed := map[key.ShortID]bool{}, map[key.ShortID]bool{}
 	for _, g := range a.gaps {
 		if ripe := g.at.Add(gapWait); now.Before(ripe) {
 			a.due = earlier(a.due, ripe)
 			continue
 		}
+		a.due = earlier(a.due, g.at.Add(gapMemory)) // else the room would stay taken
 		by[g.by], missed[g.missed] = true, true
 	}
 	if len(by) < alarmLeast || len(missed) < alarmLeast || !a.rang.IsZero() && now.Sub(a.rang) < alarmPause {

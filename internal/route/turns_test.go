@@ -185,4 +185,17 @@ func TestTheAlarmIsNotDrowned(t *testing.T) {
 	if rang != 1 {
 		t.Errorf("%d links were checked, want 1", rang)
 	}
+
+	// Much later, others vanish.
+	for end := c.now.Add(2 * time.Minute); c.now.Before(end); c.now = c.now.Add(time.Second) {
+		c.Tick(c.now)
+	}
+	taken[Check](c)
+	rang = 0
+	for i := many - 1; i > 0 && rang == 0; i-- {
+		rang = lose(2+i, 2+many+i)
+	}
+	if rang != 1 {
+		t.Errorf("the second time, %d links were checked, want 1", rang)
+	}
 }
