@@ -174,7 +174,10 @@ func (r *receiver) train(d packet.Datagrams) {
 func (r *receiver) datagram(b []byte) {
 	r.mask = nil
 	if !wire.IsPlain(b) {
-		b = r.unmask(b)
+		if b = r.unmask(b); b == nil {
+			r.plane.drop(DropUnknown)
+			return
+		}
 	}
 	switch b[0] {
 	case wire.TypeTransport:

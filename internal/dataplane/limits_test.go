@@ -455,8 +455,12 @@ func TestLargeDatagramsOfStrangersDoNotWait(t *testing.T) {
 	for _, typ := range []byte{wire.TypeInitiation, wire.TypeResponse, wire.TypeCookieReply, wire.TypeJoin, wire.TypeDHT} {
 		for size, want := range map[int]int{maxDatagram: 1, maxDatagram + 1: 0, 60000: 0} {
 			d := append([]byte{typ}, make([]byte, size-1)...)
-			if typ == wire.TypeJoin {
+			switch typ {
+			case wire.TypeJoin:
 				d[1] = 1
+			case wire.TypeDHT:
+				copy(d, "d1:")
+				d[size-1] = 'e'
 			}
 			b.arriveAt(0, packet.Datagrams{Data: d, Segment: len(d), Addr: addrs[1]})
 			if got := len(b.drain()); got != want {

@@ -33,8 +33,8 @@ func (p *Peer) maskTo(to netip.AddrPort) *wire.Mask {
 	return m
 }
 
-// unmask finds out what b is, if it is not plain by its looks: it changes b and returns its beginning, which is plain then. r.mask
-// says under which mask it was, nil for none (spec/75-mask.md#receiving).
+// unmask finds out what b is, which is not plain by its looks: it changes b and returns its beginning, which is plain then, or nil if it
+// is nothing. r.mask says under which mask it was (spec/75-mask.md#receiving).
 func (r *receiver) unmask(b []byte) []byte {
 	masks := *r.plane.masks.Load()
 	for i := range masks {
@@ -53,7 +53,7 @@ func (r *receiver) unmask(b []byte) []byte {
 			return b[:copy(b, plain)]
 		}
 	}
-	return b
+	return nil
 }
 
 // commit masks the n bytes at the free end of the arena for the road, and adds them to its train.

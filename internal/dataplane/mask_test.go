@@ -135,6 +135,27 @@ func TestMaskedHandshakes(t *testing.T) {
 	}
 }
 
+// What looks random and is under no mask of ours is nothing, whatever its first byte is: the control loop hears of none of it.
+// spec/75-mask.md#receiving
+func TestWhatIsUnderNoMaskIsNothing(t *testing.T) {
+	w := newBurrow(t, 2, [2]int{0, 1})
+	w.maskAll()
+	for first := range 256 {
+		d := bytes.Repeat([]byte{0xE9}, 100)
+		d[0] = byte(first)
+		w.nodes[1].arrive(packet.Datagrams{Data: d, Segment: len(d), Addr: w.nodes[0].addr})
+	}
+	e, d := w.nodes[1].drain(), w.nodes[1].plane.Drops()
+	if len(e) > 0 || len(d) != 1 || d["unknown_type"] != 256 {
+		t.Errorf("events %+v; drops %v", e, d)
+	}
+	answer := append([]byte{1, 1, 0, 12, 0x21, 0x12, 0xA4, 0x42}, bytes.Repeat([]byte{0xE9}, 24)...) // a server of STUN says so: spec/73-nat.md#servers
+	w.nodes[1].arrive(packet.Datagrams{Data: answer, Segment: len(answer), Addr: w.nodes[0].addr})
+	if e = w.nodes[1].drain(); len(e) != 1 || !bytes.Equal(e[0].Data, answer) {
+		t.Errorf("an answer of STUN brings %+v", e)
+	}
+}
+
 // Nothing is allocated for a masked packet, sent or received. spec/75-mask.md#block
 func TestMaskAllocatesNothing(t *testing.T) {
 	a, b := newPair(t, false)

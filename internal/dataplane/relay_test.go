@@ -164,8 +164,8 @@ func TestRelayRefuses(t *testing.T) {
 		{name: "a half initiation", at: 1, ids: []int{0, 1, 2}, tail: append([]byte{1}, make([]byte, 100)...), drop: "malformed"},
 		{name: "a loop", at: 1, ids: []int{0, 1, 2, 1}, drop: "malformed"},
 		{name: "no relay", at: 1, ids: []int{0, 1}, drop: "malformed"},
-		{name: "five relays", at: 1, ids: []int{0, 1, 2, 3, 4, 5, 6}, drop: "malformed"},
-		{name: "a hundred ids", at: 1, ids: make([]int, 30), drop: "malformed"},
+		{name: "five relays", at: 1, ids: []int{0, 1, 2, 3, 4, 5, 6}, drop: "unknown_type"},
+		{name: "a hundred ids", at: 1, ids: make([]int, 30), drop: "unknown_type"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			w := newBurrow(t, 5, [2]int{0, 1}, [2]int{1, 2}, [2]int{1, 3}, [2]int{3, 4})

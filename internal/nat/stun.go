@@ -7,6 +7,8 @@ import (
 	"net/netip"
 	"slices"
 	"time"
+
+	"github.com/warren-vpn/warren/internal/wire"
 )
 
 // Servers that say from where a datagram came (spec/73-nat.md#servers).
@@ -91,7 +93,7 @@ func (e *Engine) tickServers(now time.Time) (next time.Time) {
 // HandleServer takes a datagram that came from from. It reports false if that is no message of STUN, and believes it if it is the
 // answer to a question under way. It keeps nothing of b.
 func (e *Engine) HandleServer(now time.Time, from netip.AddrPort, b []byte) bool {
-	if !isSTUN(b) {
+	if !wire.IsSTUN(b) {
 		return false
 	}
 	from = unmap(from)
@@ -131,27 +133,22 @@ func randomOr(r io.Reader) io.Reader {
 const (
 	stunHeader  = 20
 	stunID      = 12
-	stunCookie  = 0x2112a442
 	stunAsk     = 0x0001 // binding request
 	stunSuccess = 0x0101 // of binding
 	stunXOR     = 0x0020 // XOR-MAPPED-ADDRESS: 0 | family u8, 1 or 2 | port u16 | address
 )
 
-func isSTUN(b []byte) bool {
-	return len(b) >= stunHeader && b[0] < 0x40 && binary.BigEndian.Uint32(b[4:]) == stunCookie
-}
-
 func stunRequest(id [stunID]byte) []byte {
 	b := make([]byte, 0, stunHeader)
 	b = binary.BigEndian.AppendUint16(b, stunAsk)
 	b = binary.BigEndian.AppendUint16(b, 0)
-	b = binary.BigEndian.AppendUint32(b, stunCookie)
+	b = binary.BigEndian.AppendUint32(b, wire.STUNCookie)
 	return append(b, id[:]...)
 }
 
 // stunAnswer reads the answer to a request.
 func stunAnswer(b []byte) (id [stunID]byte, saw netip.AddrPort, ok bool) {
-	if !isSTUN(b) || binary.BigEndian.Uint16(b) != stunSuccess || int(binary.BigEndian.Uint16(b[2:])) != len(b)-stunHeader {
+	if !wire.IsSTUN(b) || binary.BigEndian.Uint16(b) != stunSuccess || int(binary.BigEndian.Uint16(b[2:])) != len(b)-stunHeader {
 		return id, saw, false
 	}
 	copy(id[:], b[8:])
@@ -166,7 +163,7 @@ func stunAnswer(b []byte) (id [stunID]byte, saw netip.AddrPort, ok bool) {
 				plain[i] ^= b[4+i] // the cookie, then the id
 			}
 			ip, _ := netip.AddrFromSlice(plain) // its length is right
-			return id, netip.AddrPortFrom(ip, binary.BigEndian.Uint16(v[2:])^stunCookie>>16), true
+			return id, netip.AddrPortFrom(ip, binary.BigEndian.Uint16(v[2:])^(wire.STUNCookie>>16)), true
 		}
 		a = a[min(len(a), 4+(n+3)&^3):]
 	}

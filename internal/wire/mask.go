@@ -61,7 +61,7 @@ func IsPlain(b []byte) bool {
 	}
 	switch b[0] {
 	case TypeInitiation, TypeResponse, TypeCookieReply:
-		return b[1]|b[2]|b[3] == 0
+		return b[1]|b[2]|b[3] == 0 || b[0] == TypeInitiation && IsSTUN(b)
 	case TypeJoin:
 		return b[1]-1 < 5 && b[2]|b[3] == 0
 	case TypeDHT: // a dictionary, whose first key has one or two letters

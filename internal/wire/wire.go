@@ -6,7 +6,10 @@
 // types are append-only (spec/20-records.md, spec/50-control.md).
 package wire
 
-import "errors"
+import (
+	"encoding/binary"
+	"errors"
+)
 
 // ErrMalformed reports bytes that are not what they claim to be. It is wrapped with the reason.
 var ErrMalformed = errors.New("malformed")
@@ -21,3 +24,12 @@ const (
 	TypeJoin        = 6
 	TypeDHT         = 'd' // messages of the Mainline DHT begin so (spec/71-dht.md)
 )
+
+// STUNCookie is at byte 4 of each message of STUN (RFC 8489 section 5); an answer begins with 1, as an initiation does
+// (spec/73-nat.md#servers).
+const STUNCookie = 0x2112A442
+
+// IsSTUN reports whether b is a message of STUN, by its looks.
+func IsSTUN(b []byte) bool {
+	return len(b) >= 20 && b[0] < 0x40 && binary.BigEndian.Uint32(b[4:]) == STUNCookie
+}
