@@ -65,12 +65,13 @@ var (
 	inner6   = [2]netip.Addr{netip.MustParseAddr("fd00::1"), netip.MustParseAddr("fd00::2")}
 	nextIdx  uint32
 	nodeIDs  = [2]key.NodeID{{1}, {2}}
-	testTime = time.Now()
+	testTime = time.Now() // of the world at hand: workers look at the clock, and sessions end after three minutes
 )
 
 // newPair makes two ends; without a session when bare.
 func newPair(t testing.TB, bare bool) (a, b *end) {
 	t.Helper()
+	testTime = time.Now()
 	keys := [2]key.WGPrivate{key.NewWGPrivate(), key.NewWGPrivate()}
 	var ends [2]*end
 	for i := range ends {

@@ -46,6 +46,7 @@ var relayAll = &RelayPolicy{}
 // newBurrow makes n nodes. links are pairs of neighbours; all nodes relay.
 func newBurrow(t testing.TB, n int, links ...[2]int) *burrow {
 	t.Helper()
+	testTime = time.Now()
 	w := &burrow{t: t}
 	var keys []key.WGPrivate
 	for i := range n {
