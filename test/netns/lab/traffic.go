@@ -303,7 +303,8 @@ func sink(args []string) error {
 		return err
 	}
 	defer c.Close()
-	context.AfterFunc(ctx, func() { c.Close() })
+	const rest = 50 * time.Millisecond // in which what has arrived is counted, too
+	context.AfterFunc(ctx, func() { c.SetReadDeadline(time.Now().Add(rest)) })
 	fmt.Println("listening")
 	f, before := Flow{}, time.Now()
 	b := make([]byte, 2000)
@@ -316,11 +317,12 @@ func sink(args []string) error {
 			f.Bad++
 			continue
 		}
-		f.silence(before, now)
-		before = now
 		if err != nil {
+			f.silence(before, now.Add(-rest))
 			return json.NewEncoder(os.Stdout).Encode(f)
 		}
+		f.silence(before, now)
+		before = now
 		if f.First.IsZero() {
 			f.First = now
 		}
