@@ -156,6 +156,20 @@ func TestWhatIsUnderNoMaskIsNothing(t *testing.T) {
 	}
 }
 
+// A relayed datagram that nobody takes by its looks, for its header is too long, comes to no more in a box.
+// spec/75-mask.md#box spec/52-relay.md#frame
+func TestBoxedHeadersAreChecked(t *testing.T) {
+	for name, ids := range map[string][]int{"five relays": {0, 1, 2, 3, 4, 5, 6}, "thirty ids": make([]int, 30)} {
+		w := newBurrow(t, 3, [2]int{0, 1}, [2]int{1, 2})
+		w.maskAll()
+		box := someMasks[1].Box(w.seal(0, 1, w.header(1, ids...), someTail()).Data)
+		w.nodes[1].arrive(packet.Datagrams{Data: box, Segment: len(box), Addr: w.nodes[0].addr})
+		if d := w.nodes[1].plane.Drops(); len(d) != 1 || d["malformed"] != 1 || len(w.nodes[1].wire.sent) > 0 {
+			t.Errorf("%s: drops %v; sent %d", name, d, len(w.nodes[1].wire.sent))
+		}
+	}
+}
+
 // Nothing is allocated for a masked packet, sent or received. spec/75-mask.md#block
 func TestMaskAllocatesNothing(t *testing.T) {
 	a, b := newPair(t, false)
