@@ -6,7 +6,7 @@
 //
 //	out: Tunnel.ReadFrames -> routes: inner destination -> Peer -> Segmenter -> Keypair.Seal into the train -> Socket.WriteBatch
 //	in:  Socket.ReadBatch -> first byte -> index: Keypair -> Open in place -> cryptokey check -> Joiner -> Tunnel.WriteFrame
-//	on:  Socket.ReadBatch -> first byte -> index: Keypair -> OpenHeader in place -> checks -> SealHeader in place -> Socket.WriteBatch
+//	on:  Socket.ReadBatch -> first byte -> index: Keypair -> OpenHeader and SealHeader in place, once for a row -> Socket.WriteBatch
 //
 // The last line is a relay's: it changes the header of a relayed datagram where it lies and sends it on, whole trains at once;
 // the tail is never looked at. Only with a limit on all that is relayed do datagrams wait in a fair queue (shaper).

@@ -74,8 +74,10 @@ type receiver struct {
 	heard  *Peer    // direct was compared with the way by which it came last
 
 	passage passage
+	row     row
 	trains  []packet.Datagrams // relayed datagrams that wait to be sent on, in the buffers they came in
 	whole   []byte             // the buffer at hand
+	segment int                // size of all datagrams in whole but for the last
 	at      int                // place of the datagram at hand in whole
 	joint   int                // place in whole at which a datagram can be coupled to the last of trains; -1 for none
 
@@ -162,12 +164,16 @@ func (r *receiver) open(batch []packet.Datagrams) {
 // train deals with each datagram of d.
 func (r *receiver) train(d packet.Datagrams) {
 	r.direct, r.heard = wire.Direct(d.Addr), nil
-	r.whole, r.joint = d.Data, -1
-	for r.at = 0; r.at < len(d.Data); {
-		end := min(r.at+d.Segment, len(d.Data))
-		r.datagram(d.Data[r.at:end:end])
-		r.at = end
+	r.whole, r.segment, r.joint = d.Data, d.Segment, -1
+	for r.at = 0; r.at < len(d.Data); r.at += d.Segment {
+		r.datagram(r.hand())
 	}
+}
+
+// hand returns the datagram at hand.
+func (r *receiver) hand() []byte {
+	end := min(r.at+r.segment, len(r.whole))
+	return r.whole[r.at:end:end]
 }
 
 // datagram tells by the first byte what came (spec/50-control.md#demultiplexing).
@@ -223,7 +229,8 @@ func (r *receiver) transport(b []byte, p *passage) {
 	switch {
 	case len(plain) == 0: // keepalive
 	case wire.IsControl(plain):
-		r.received() // what the session says of it comes first: it may be what confirms the session
+		r.end(&r.hop) // what the sessions say of it comes first: it may be what confirms them
+		r.end(&r.last)
 		r.plane.postControl(e.Peer, *way, plain)
 	default:
 		r.last.data = true

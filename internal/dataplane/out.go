@@ -131,6 +131,10 @@ func (s *sender) sendTo(peer *Peer, f packet.Frame) {
 	if peer.Session.Fast() && s.cut.LeaveChecksums() {
 		marks = wireguard.MarkPartial
 	}
+	s.road.count = s.cut.Count()
+	if also != nil {
+		also.road.count = s.road.count
+	}
 	sent, head := 0, s.road.head
 	for {
 		buf := s.room(head + s.cut.MaxLen() + overhead + wireguard.PaddingMultiple)

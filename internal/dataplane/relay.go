@@ -103,10 +103,10 @@ func (p *Peer) account(source key.ShortID) (*lane, *account) {
 type passage struct {
 	by   Entry
 	n    int
-	raw  [wire.MaxRelayHeader]byte
-	drop Drop // why datagrams with this header go no further
-	fail bool // ... and reason is told to the neighbour
-	bad  bool // drop counts; else the datagram is for us, or for next
+	raw  [wire.MaxRelayHeader]byte // the header, as it came
+	drop Drop                      // why datagrams with this header go no further
+	fail bool                      // ... and reason is told to the neighbour
+	bad  bool                      // drop counts; else the datagram is for us, or for next
 
 	header  wire.RelayHeader
 	reason  wire.PathReason
@@ -126,30 +126,69 @@ type passage struct {
 	packets, bytes int // passed on and not counted yet
 }
 
-// relay deals with a relayed datagram (spec/52-relay.md#receiving).
+// row is the datagrams of the train at hand that bear one seal, from the one at hand on.
+type row struct {
+	head int // bytes of each before its tail
+	left int // how many there are, with the one at hand
+
+	// What they leave with: a seal of the next hop's session for share of them, of which given have it.
+	front        []byte
+	given, share int
+}
+
+// relay deals with a relayed datagram, and with those right behind it that bear the same seal (spec/52-relay.md#receiving).
 func (r *receiver) relay(b []byte) {
-	if len(b) < wire.RelayOverhead {
+	if len(b) < wire.RelayOverhead || len(b) < wire.RelayOverhead+int(b[1]) {
 		r.plane.drop(DropMalformed)
 		return
 	}
+	head := wire.RelayOverhead + int(b[1])
 	e, ok := r.entry(&r.hop, b)
 	if !ok {
 		return
 	}
-	header, err := e.Keypair.OpenHeader(r.now, b)
-	if err != nil {
-		r.plane.drop(dropOf(err))
+	r.row = row{head: head, left: r.alike(b[:head])}
+	header, seal, err := e.Keypair.OpenHeader(r.now, b)
+	if err != nil { // none of them opens
+		for range r.row.left {
+			r.plane.drop(dropOf(err))
+		}
+		r.at += (r.row.left - 1) * r.segment
 		return
 	}
-	r.opened(&r.hop, e, wire.RelayOverhead+len(header), true)
-	r.arrived(e.Peer)
-	p := &r.passage
-	if p.by != e || !bytes.Equal(header, p.raw[:p.n]) {
+	if p := &r.passage; p.by != e || !bytes.Equal(header, p.raw[:p.n]) {
 		r.judge(e, header)
 	}
-	tail := b[wire.RelayOverhead+len(header):]
+	for {
+		if err := e.Keypair.Take(seal, b); err != nil {
+			r.plane.drop(dropOf(err))
+		} else {
+			r.opened(&r.hop, e, head, true)
+			r.arrived(e.Peer)
+			r.relayed(b, b[head:])
+		}
+		if r.row.left--; r.row.left == 0 {
+			return
+		}
+		r.at += r.segment
+		b = r.hand()
+	}
+}
+
+// alike returns how many datagrams of the train, from the one at hand on, begin with front but for their places.
+func (r *receiver) alike(front []byte) int {
+	n := 1
+	for at := r.at + r.segment; n < wireguard.MaxShare && at+len(front) <= len(r.whole) && wireguard.SameSeal(front, r.whole[at:at+len(front)]); at += r.segment {
+		n++
+	}
+	return n
+}
+
+// relayed deals with the datagram b, for whose header the passage was made, and its tail.
+func (r *receiver) relayed(b, tail []byte) {
+	p := &r.passage
 	if isUse(tail) {
-		r.hop.carried += wire.RelayOverhead + len(header)
+		r.hop.carried += r.row.head
 	}
 	switch {
 	case p.bad:
@@ -159,7 +198,7 @@ func (r *receiver) relay(b []byte) {
 	case tail[0] != wire.TypeTransport && !p.account.handshakes.take(r.now, handshakes.cost, handshakes.burst):
 		r.refuse(DropRelayLimit)
 	case !p.final:
-		r.pass(b, header)
+		r.pass(b)
 	case tail[0] == wire.TypeTransport:
 		r.transport(tail, p)
 	default:
@@ -221,19 +260,19 @@ func (r *receiver) refuse(d Drop) {
 	}
 }
 
-// pass sends b, whose opened header is header, on to the next hop (spec/52-relay.md#forwarding).
-func (r *receiver) pass(b, header []byte) {
+// pass sends b on to the next hop (spec/52-relay.md#forwarding).
+func (r *receiver) pass(b []byte) {
 	p := &r.passage
 	if rate := p.policy.PerSource; rate > 0 && !p.account.bytes.takeBytes(r.now, len(b), rate) {
 		r.refuse(DropRelayLimit)
 		return
 	}
-	wire.AdvanceRelayHeader(header)
 	if p.policy.Rate > 0 {
+		p.advance(b)
 		p.next.network.shaper.add(p, b)
 		return
 	}
-	if _, err := p.key.SealHeader(r.now, b, len(header)); err != nil {
+	if !r.cover(b) {
 		p.bad, p.drop = true, DropRelayNoHop
 		r.refuse(DropRelayNoHop)
 		return
@@ -241,6 +280,35 @@ func (r *receiver) pass(b, header []byte) {
 	p.packets++
 	p.bytes += len(b)
 	r.push(b, p.to, p.mask)
+}
+
+// advance writes the header for the next hop into b, in clear.
+func (p *passage) advance(b []byte) {
+	header := b[wireguard.HeaderLen:][:p.n]
+	copy(header, p.raw[:p.n])
+	wire.AdvanceRelayHeader(header)
+}
+
+// cover writes the sealed header for the next hop into b: one seal for all that is left of the row, unless a mask has to hide that
+// they belong together (spec/52-relay.md#shared-seals). It reports false when the keypair may send no more.
+func (r *receiver) cover(b []byte) bool {
+	p, w := &r.passage, &r.row
+	if w.given < w.share {
+		wireguard.ShareSeal(b, w.front, w.given)
+		w.given++
+		return true
+	}
+	p.advance(b)
+	share := w.left
+	if p.mask != nil {
+		share = 1
+	}
+	n, err := p.key.SealHeader(r.now, b, p.n, share)
+	if err != nil {
+		return false
+	}
+	w.front, w.given, w.share = b[:n], 1, share
+	return true
 }
 
 // couple adds b, which lies in the buffer that it came in, to the last train, or begins a new one.

@@ -31,7 +31,7 @@ func newLineOf(t testing.TB, n int) *burrow {
 func (w *burrow) seal(i, j int, header, tail []byte) packet.Datagrams {
 	buf := make([]byte, wire.RelayOverhead+len(header))
 	copy(buf[wireguard.HeaderLen:], header)
-	if _, err := w.nodes[i].peers[j].Session.Sending().SealHeader(testTime.UnixNano(), buf, len(header)); err != nil {
+	if _, err := w.nodes[i].peers[j].Session.Sending().SealHeader(testTime.UnixNano(), buf, len(header), 1); err != nil {
 		w.t.Fatal(err)
 	}
 	buf = append(buf, tail...)
@@ -163,7 +163,7 @@ func TestRelayRefuses(t *testing.T) {
 		{name: "no tail", at: 1, ids: []int{0, 1, 2}, tail: []byte{}, drop: "malformed"},
 		{name: "a half initiation", at: 1, ids: []int{0, 1, 2}, tail: append([]byte{1}, make([]byte, 100)...), drop: "malformed"},
 		{name: "a loop", at: 1, ids: []int{0, 1, 2, 1}, drop: "malformed"},
-		{name: "no relay", at: 1, ids: []int{0, 1}, drop: "malformed"},
+		{name: "no relay", at: 1, ids: []int{0, 1}, drop: "unknown_type"},
 		{name: "five relays", at: 1, ids: []int{0, 1, 2, 3, 4, 5, 6}, drop: "unknown_type"},
 		{name: "a hundred ids", at: 1, ids: make([]int, 30), drop: "unknown_type"},
 	} {

@@ -18,13 +18,18 @@ type road struct {
 	mask   *wire.Mask         // of what leaves; nil: none
 	head   int                // bytes before the message: frame, header and tag; 0 without a relay
 	header [wire.MaxRelayHeader]byte
-	sealed int // header bytes sealed with key
+	sealed int // header bytes sent under key
+
+	// The seal at hand: front[:head] is for share messages, of which given have it.
+	front        [wire.RelayOverhead + wire.MaxRelayHeader]byte
+	given, share int
+	count        int // messages of the frame at hand that are still to come, as far as is known
 }
 
 // resolve makes w the way to peer. It reports false when there is no session or direct path to the first relay, or no way at all:
 // a hop is never relayed itself (spec/52-relay.md#forwarding).
 func (w *road) resolve(peer *Peer, way *wire.Way) bool {
-	w.to, w.hop, w.head = way.Addr, nil, 0
+	w.to, w.hop, w.head, w.count, w.given, w.share = way.Addr, nil, 0, 1, 0, 0
 	if !way.IsRelayed() {
 		w.mask = peer.maskTo(w.to)
 		return way.Addr.IsValid()
@@ -44,13 +49,25 @@ func (w *road) resolve(peer *Peer, way *wire.Way) bool {
 	return true
 }
 
-// cover writes the header before the message at buf[head:]. It reports false when the hop's keypair may send no more.
+// cover writes the header before the message at buf[head:]: under one seal for all messages of a frame, unless a mask has to hide
+// that they belong together (spec/52-relay.md#shared-seals). It reports false when the hop's keypair may send no more.
 func (w *road) cover(now int64, buf []byte) bool {
-	n := w.head - wire.RelayOverhead
-	copy(buf[wireguard.HeaderLen:], w.header[:n])
-	m, err := w.key.SealHeader(now, buf, n)
-	w.sealed += m
-	return err == nil
+	if w.given == w.share {
+		share := min(max(w.count, 1), wireguard.MaxShare)
+		if w.mask != nil {
+			share = 1
+		}
+		n := copy(w.front[wireguard.HeaderLen:], w.header[:w.head-wire.RelayOverhead])
+		if _, err := w.key.SealHeader(now, w.front[:w.head], n, share); err != nil {
+			return false
+		}
+		w.given, w.share = 0, share
+	}
+	wireguard.ShareSeal(buf, w.front[:w.head], w.given)
+	w.given++
+	w.count--
+	w.sealed += w.head
+	return true
 }
 
 // roads makes ready the ways that f takes to peer: s.road, and s.also.road when copies go a second way too. It reports whether

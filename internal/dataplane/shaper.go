@@ -244,7 +244,7 @@ func (n *Network) release(s *sender, items []item) {
 		}
 		buf := s.room(len(it.data))
 		size := copy(buf, it.data)
-		sealed, err := k.SealHeader(s.now, buf, it.header)
+		sealed, err := k.SealHeader(s.now, buf, it.header, 1)
 		if err != nil {
 			it.dropped(DropRelayNoHop)
 			continue

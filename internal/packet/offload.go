@@ -155,6 +155,14 @@ func (s *Segmenter) MaxLen() int {
 	return min(s.header+s.size, len(s.p))
 }
 
+// Count returns how many packets there are in all.
+func (s *Segmenter) Count() int {
+	if s.single {
+		return 1
+	}
+	return (len(s.p) - s.header + s.size - 1) / s.size
+}
+
 // Next writes the next packet to dst, which has room for MaxLen bytes, and returns its length; 0 when there are no more.
 // Checksums are complete.
 func (s *Segmenter) Next(dst []byte) int {

@@ -23,6 +23,7 @@ const (
 	MaxMasked = 1312
 
 	maxMarks   = 15 // in the fast form
+	maxPlaces  = 64 // of relayed datagrams under one seal
 	minMasked  = 32 // the smallest transport message
 	maxPadding = 400
 	maxPadded  = 1232 // no padding beyond this: what IPv6 always carries
@@ -76,7 +77,8 @@ func isFramed(b []byte) bool {
 	case TypeTransport:
 		return b[1] <= 1 && b[2] <= maxMarks*b[1] && b[3] == 0
 	case TypeRelay:
-		return int(b[1]) <= MaxRelayHeader && b[2] <= 1 && b[3] == 0
+		relays := (int(b[1]) - RelayHeaderSize(0)) / shortSize
+		return relays >= 1 && relays <= MaxRelays && int(b[1]) == RelayHeaderSize(relays) && b[2] <= 1 && b[3] < maxPlaces
 	}
 	return false
 }

@@ -29,10 +29,10 @@ func relayed(tail []byte) []byte {
 func TestIsPlain(t *testing.T) {
 	for text, want := range map[string]bool{
 		"01000000": true, "02000000": true, "03000000": true, "04000000": true, "04010000": true, "04010100": true, "04010f00": true,
-		"051c0000": true, "05340100": true, "06010000": true, "06050000": true, "0101000c2112a442": true, "011100082112a442": true,
+		"051c0000": true, "05340100": true, "0524003f": true, "052c0000": true, "06010000": true, "06050000": true, "0101000c2112a442": true, "011100082112a442": true,
 		"0101000c2112a443": false, "0201000c2112a442": false,
 		"00000000": false, "01000001": false, "02010000": false, "03000100": false, "04000100": false, "04020000": false, "04011000": false, "04010001": false,
-		"05350000": false, "051c0200": false, "051c0001": false, "06000000": false, "06060000": false, "06010100": false, "07000000": false, "64313a61": false,
+		"05350000": false, "053c0000": false, "05140000": false, "05040000": false, "051d0000": false, "051c0200": false, "051c0040": false, "06000000": false, "06060000": false, "06010100": false, "07000000": false, "64313a61": false,
 	} {
 		first, err := hex.DecodeString(text)
 		if err != nil {

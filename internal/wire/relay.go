@@ -13,16 +13,16 @@ import (
 //	0      5
 //	1      LL: length of the header in bytes, without its tag
 //	2      form: 0 sealed as stock WireGuard does, 1 in the fast form
-//	3      0
+//	3      place among the datagrams under one seal, 0 to 63
 //	4-7    receiver index, little-endian, as in a transport message
-//	8-15   counter, little-endian: the session's own
+//	8-15   counter, little-endian: the session's own, of place 0
 //	16-    header, LL bytes | tag, 16 bytes
 //	32+LL  tail: a WireGuard message of type 1 to 4 between the ends
 //
 // and the header:
 //
-//	0      0: version and kind
-//	1      0: flags, ignored
+//	0      the seal's own, see package wireguard; ignored here
+//	1      0: version and kind
 //	2      number of ids, 3 to 6
 //	3      the receiver's place in the list, 1 to number-1
 //	4-     8-byte short ids: source, relays, destination
@@ -62,7 +62,7 @@ func NewRelayHeader(source key.ShortID, route Route, destination key.ShortID) (h
 
 // ParseRelayHeader reads an opened header. No id may come twice: so no route can have a loop.
 func ParseRelayHeader(b []byte) (h RelayHeader, err error) {
-	if len(b) < relayFixed || b[0] != 0 {
+	if len(b) < relayFixed || b[1] != 0 {
 		return h, fmt.Errorf("relay header: %w", ErrMalformed)
 	}
 	h.n, h.at = b[2], b[3]
