@@ -30,6 +30,9 @@ type alarm struct {
 	rang time.Time
 }
 
+// early reports whether missed has spoken so lately that it may have to hold its news back, or since.
+func (g *gap) early(missed *node) bool { return g.at.Sub(missed.heard) < holdMost }
+
 // note remembers that by lost its link with missed, which has not said so. When there is no room, those that are there are enough: were
 // they to make room, none would have its time in a great loss.
 func (a *alarm) note(now time.Time, by, missed *node) {
@@ -39,10 +42,11 @@ func (a *alarm) note(now time.Time, by, missed *node) {
 			said++
 		}
 	}
-	if len(a.gaps) == maxGaps || said == alarmLeast { // nor can one node take the room
+	g := gap{by.short, missed.short, now}
+	if len(a.gaps) == maxGaps || said == alarmLeast || g.early(missed) { // nor can one node take the room
 		return
 	}
-	a.gaps = append(a.gaps, gap{by.short, missed.short, now})
+	a.gaps = append(a.gaps, g)
 	a.due = earlier(a.due, now.Add(gapWait))
 }
 
@@ -78,7 +82,7 @@ func (e *Engine) tickAlarm(now time.Time) {
 // isOpen reports whether g is as it was.
 func (e *Engine) isOpen(g gap) bool {
 	by, missed := e.nodeOf(g.by), e.members[g.missed]
-	if by == nil || missed == nil {
+	if by == nil || missed == nil || g.early(missed) {
 		return false
 	}
 	if _, states := missed.lists(by); !states {

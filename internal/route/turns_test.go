@@ -88,6 +88,8 @@ func TestManyWhoVanishAreLookedFor(t *testing.T) {
 	for name, tt := range map[string]struct {
 		lose [][2]int // the first says that its link with the second is gone
 		also bool     // and the second says so, too
+		late []int    // those who spoke again, and said the same, 1 s before
+		back []int    // ... or 1 s after
 		want int      // links that are checked
 	}{
 		"two, by two":      {lose: [][2]int{{3, 5}, {4, 6}}, want: 2},
@@ -96,6 +98,9 @@ func TestManyWhoVanishAreLookedFor(t *testing.T) {
 		"links given up":   {lose: [][2]int{{3, 5}, {4, 6}}, also: true},
 		"own and another":  {lose: [][2]int{{0, 1}, {3, 5}}, want: 1},
 		"neighbours alone": {lose: [][2]int{{1, 2}, {2, 1}}, also: true},
+		"one spoke lately": {lose: [][2]int{{3, 5}, {4, 6}}, late: []int{5}},
+		"one speaks again": {lose: [][2]int{{3, 5}, {4, 6}}, back: []int{6}},
+		"others speak":     {lose: [][2]int{{3, 5}, {4, 6}}, late: []int{1, 3}, back: []int{2}, want: 2},
 	} {
 		t.Run(name, func(t *testing.T) {
 			c := newChart(t, 8)
@@ -103,6 +108,15 @@ func TestManyWhoVanishAreLookedFor(t *testing.T) {
 				c.link(l[0], l[1], 10)
 			}
 			c.tell()
+			c.now = c.now.Add(holdMost)
+			say := func(who []int) {
+				for _, i := range who {
+					c.Learn(c.now, c.state(i))
+				}
+			}
+			say(tt.late)
+			c.now = c.now.Add(time.Second)
+			c.Tick(c.now)
 			taken[Check](c)
 			lose := func(a, b int) {
 				if a == 0 {
@@ -122,6 +136,10 @@ func TestManyWhoVanishAreLookedFor(t *testing.T) {
 				}
 			}
 			taken[Check](c) // of those who lost a common neighbour
+			if tt.back != nil {
+				c.now = c.now.Add(gapWait / 2)
+				say(tt.back)
+			}
 			checks := func(d time.Duration) (n int) {
 				for end := c.now.Add(d); c.now.Before(end); {
 					c.now = c.now.Add(100 * time.Millisecond)
@@ -166,6 +184,7 @@ func TestTheAlarmIsNotDrowned(t *testing.T) {
 		}
 	}
 	c.tell()
+	c.now = c.now.Add(holdMost)
 	lose := func(a, b int) (checks int) {
 		delete(c.links[a], b)
 		c.Learn(c.now, c.state(a))
