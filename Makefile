@@ -65,6 +65,7 @@ RACE  = $(shell [ "$$($(GO) env CGO_ENABLED)" = 1 ] && command -v $$($(GO) env C
 
 test: test-tools ## Run all tests: with the race detector, then those in network namespaces (root) without it
 	$(GO) test $(RACE) -timeout 25m $$($(GO) list ./... | grep -v '/test/netns')
+	$(GO) test -run '^TestLargeNetworkHoldsTogether$$' ./internal/route # 1,000 nodes in one goroutine: no race to find, and a minute more
 	$(GO) test -count=1 -timeout 14m -v ./test/netns/...
 
 fuzz: ## Run every fuzz target for FUZZTIME (20s)
