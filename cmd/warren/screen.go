@@ -71,14 +71,10 @@ func typedQuit(in io.Reader) bool {
 	}
 }
 
-// live shows the table until q, Ctrl-C or the end of ctx, and leaves the terminal as it was.
-func (v *topView) live(ctx context.Context) error {
+// live shows the table from first on until q, Ctrl-C or the end of ctx, and leaves the terminal as it was.
+func (v *topView) live(ctx context.Context, first sample) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	first, err := v.sample(ctx) // what is wrong from the start is told as by other commands
-	if err != nil {
-		return err
-	}
 	restore, err := v.rawKeys()
 	if err != nil {
 		return err

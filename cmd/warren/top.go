@@ -58,10 +58,21 @@ ends it. When the output is no terminal, or with --json, it measures once and en
 			if v.interval < minInterval || v.interval > time.Hour {
 				return usagef(cmd, "--interval %v is not between %v and 1h", v.interval, minInterval)
 			}
-			if _, _, ok := c.screen(); ok && !c.json {
-				return v.live(cmd.Context())
+			first, err := v.sample(cmd.Context()) // what is wrong from the start is told as by other commands
+			if err != nil {
+				return err
 			}
-			return v.once(cmd.Context())
+			_, _, screen := c.screen()
+			switch {
+			case c.json:
+				return v.once(cmd.Context(), first)
+			case len(first.st.Networks) == 0:
+				c.printf("%s", noNetworks)
+				return nil
+			case screen:
+				return v.live(cmd.Context(), first)
+			}
+			return v.once(cmd.Context(), first)
 		},
 	}
 	cmd.Flags().DurationVarP(&v.interval, "interval", "i", time.Second, "`TIME` between measurements")
@@ -79,12 +90,8 @@ func (v *topView) sample(ctx context.Context) (sample, error) {
 	return sample{time.Now(), st}, err
 }
 
-// once measures over one interval and prints the table.
-func (v *topView) once(ctx context.Context) error {
-	before, err := v.sample(ctx)
-	if err != nil {
-		return err
-	}
+// once measures over one interval from before on and prints the table.
+func (v *topView) once(ctx context.Context, before sample) error {
 	wait := time.NewTimer(v.interval)
 	defer wait.Stop()
 	select {

@@ -149,6 +149,23 @@ func TestTopLive(t *testing.T) {
 	}
 }
 
+// Outside of any network there is nothing to watch: a terminal is told what to do, and not taken.
+func TestTopWithoutNetwork(t *testing.T) {
+	dir := t.TempDir()
+	for _, args := range [][]string{{"create", "home"}, {"leave", "home", "--force", "--yes"}} {
+		if p := (&person{}); p.run(t, t.Context(), dir, args...) != exitOK {
+			t.Fatalf("%v: %s", args, p.err.String())
+		}
+	}
+	w := &watcher{Reader: strings.NewReader("q"), w: 100, h: 30}
+	code := run(t.Context(), []string{"top"}, system{in: w.Reader, out: w, err: t.Output(), now: time.Now, screen: w.size,
+		getenv:  func(name string) string { return map[string]string{"WARREN_STATE": dir}[name] },
+		rawKeys: func() (func(), error) { w.raw++; return func() {}, nil }})
+	if code != exitOK || w.raw != 0 || w.all.String() != noNetworks {
+		t.Errorf("exit code %d, keys made raw %d times, and %q", code, w.raw, w.all.String())
+	}
+}
+
 // When the daemon ends the view says so, and goes on; a signal ends it, also when nothing can be typed.
 func TestTopDaemonGone(t *testing.T) {
 	dir := t.TempDir()
