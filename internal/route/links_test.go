@@ -27,7 +27,7 @@ func TestSmallNetworkLinksAll(t *testing.T) {
 // spec/54-routes.md#links spec/54-routes.md#water
 func TestLargeNetworkHoldsTogether(t *testing.T) {
 	for _, n := range []int{13, 100, 1000} {
-		if n == 1000 && (testing.Short() || slow) { // make test runs it without the race detector as well
+		if n == 1000 && testing.Short() {
 			continue
 		}
 		w := newWorld(t, n, uint64(n))
