@@ -162,12 +162,12 @@ func TestDoubtKeepsTheMTU(t *testing.T) {
 	l.active(20 * time.Second)
 	k.down = true
 	l.gap()
-	if got := l.peer.Choice(); got.MTU != 1420 || got.AlsoMax != 1380 {
-		t.Errorf("%+v, want MTU 1420 and copies up to 1380", got)
+	if got := l.peer.Choice(); got.MTU != 1420 || got.AlsoMax != 1360 {
+		t.Errorf("%+v, want MTU 1420 and copies up to 1360", got)
 	}
 	l.active(2 * time.Second)
-	if got := l.peer.Choice(); got.Way != way(viaA) || got.MTU != 1380 { // measured before it was needed
-		t.Errorf("%+v, want the route with 1380", got)
+	if got := l.peer.Choice(); got.Way != way(viaA) || got.MTU != 1360 { // measured before it was needed
+		t.Errorf("%+v, want the route with 1360", got)
 	}
 }
 

@@ -14,8 +14,7 @@ const (
 	sizeConfirm  = 15 * time.Second
 	sizeTryAgain = time.Second
 
-	routeConfirm = 5 * time.Second // of minMTU, by a route that carries traffic
-	routeLarge   = 3               // each so many times of the largest proven too
+	routeConfirm = 5 * time.Second // by a route that carries traffic: of minMTU, then of the largest proven
 	thinRecheck  = 60 * time.Second
 )
 
@@ -27,7 +26,6 @@ type pathMTU struct {
 	search  int       // the size being tried; 0: none
 	tries   int       // at the size asked, not answered
 	asked   int       // last
-	rounds  int       // of confirming a route
 	large   bool      // minMTU was confirmed: size is next
 	since   time.Time // of the first of them
 	due     time.Time // of the next, while there is a search
@@ -37,10 +35,10 @@ type pathMTU struct {
 	thin    bool      // minMTU did not pass when it was last asked for, while unpadded pings did
 }
 
-// nextSize returns the size above n, or 0.
-func nextSize(n int) int {
+// nextSize returns the size above n to be tried by c, or 0. A relayed datagram may be no larger than one that goes straight.
+func (c *candidate) nextSize(n int) int {
 	for _, s := range sizes {
-		if s > n {
+		if s -= c.way.Route.Overhead(); s > n {
 			return s
 		}
 	}
@@ -103,12 +101,12 @@ func (e *Engine) sizePing(now time.Time, p *peer, c *candidate) {
 		return
 	}
 	if m.size == 0 {
-		m.size, m.search = minMTU, nextSize(minMTU)
+		m.size, m.search = minMTU, c.nextSize(minMTU)
 		if c.relayed() || m.thin { // a relay may pass pings alone
 			m.search = minMTU
 		}
 	} else if m.search == 0 && !m.recheck.IsZero() && !m.recheck.After(now) {
-		m.search, m.tries, m.recheck = nextSize(m.size), 0, time.Time{}
+		m.search, m.tries, m.recheck = c.nextSize(m.size), 0, time.Time{}
 		if m.thin {
 			m.search = minMTU
 		}
@@ -131,7 +129,6 @@ func (c *candidate) nextAsked() int {
 		m.large = false
 		return m.size
 	}
-	m.rounds++
 	return minMTU
 }
 
@@ -142,7 +139,7 @@ func (e *Engine) sizeAnswered(now time.Time, p *peer, c *candidate, size int) {
 	m.confirm = now.Add(sizeConfirm)
 	if c.relayed() {
 		m.confirm = now.Add(routeConfirm)
-		if m.search == 0 && size == minMTU && m.size > minMTU && m.rounds%routeLarge == 0 {
+		if m.search == 0 && size == minMTU && m.size > minMTU {
 			m.large, m.confirm = true, now
 		}
 	}
@@ -150,7 +147,7 @@ func (e *Engine) sizeAnswered(now time.Time, p *peer, c *candidate, size int) {
 		m.size = size
 	}
 	if m.search > 0 && size >= m.search {
-		m.search = nextSize(m.size)
+		m.search = c.nextSize(m.size)
 		m.due = now
 		if !m.recheck.IsZero() { // all above did not pass a moment ago
 			m.search = 0

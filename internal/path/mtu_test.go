@@ -20,6 +20,51 @@ func TestPathMTUIsFound(t *testing.T) {
 	}
 }
 
+// However wide the way is now, its links may change: what leaves is never larger than what goes straight.
+// spec/51-path.md#mtu
+func TestPathMTUByARoute(t *testing.T) {
+	for _, c := range []struct {
+		route      string
+		path, want int
+	}{
+		{"via a", 9000, 1360}, {"via ab", 9000, 1352}, {"via abc", 9000, 1344}, {"via abcd", 9000, 1336},
+		{"via a", 1360, 1360}, {"via a", 1359, 1340}, {"via a", 1339, 1320}, {"via a", 1319, 1280}, {"via abcd", 1335, 1316},
+	} {
+		l := newLab(t, false)
+		l.link(c.route, 30*time.Millisecond).mtu = c.path
+		l.routes(c.route)
+		l.up(c.route)
+		l.active(time.Minute)
+		if got := l.peer.Choice().MTU; got != c.want {
+			t.Errorf("%s on a path for %d: MTU %d, want %d", c.route, c.path, got, c.want)
+		}
+		if size := l.largest + way(c.route).Route.Overhead(); size > maxMTU {
+			t.Errorf("%s: a ping leaves that is as large as a packet of %d, more than %d", c.route, size, maxMTU)
+		}
+	}
+}
+
+// A relay moves to another network, which carries less: the ends find out before their connections give up.
+// spec/51-path.md#black-hole
+func TestBlackHoleBehindARelay(t *testing.T) {
+	for offset := range 10 {
+		l := newLab(t, false)
+		k := l.link(viaA, 30*time.Millisecond)
+		l.routes(viaA)
+		l.up(viaA)
+		l.active(time.Minute + time.Duration(offset)*700*time.Millisecond)
+		k.mtu = 1300
+		begun := l.now
+		for l.peer.Choice().MTU > k.mtu && l.now.Sub(begun) < time.Minute {
+			l.active(100 * time.Millisecond)
+		}
+		if took := l.now.Sub(begun); took > 9*time.Second {
+			t.Errorf("packets that do not pass are sent for %v, want 9 s at most", took)
+		}
+		l.wantBest(viaA)
+	}
+}
+
 // An idle peer too: the first connection must not start with the smallest segments.
 func TestPathMTUIsFoundBeforeData(t *testing.T) {
 	l := newLab(t, false)
@@ -227,7 +272,7 @@ func TestAnAddressForSmallPacketsAloneIsLeft(t *testing.T) {
 	l.wantBest(viaA)
 	l.active(5 * time.Minute)
 	l.wantBest(viaA)
-	if got := l.peer.Choice(); got.MTU != 1420 || got.Also.IsValid() {
+	if got := l.peer.Choice(); got.MTU != 1360 || got.Also.IsValid() {
 		t.Errorf("%+v", got)
 	}
 	l.links[way(public)].mtu = 0

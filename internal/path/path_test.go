@@ -41,6 +41,7 @@ type lab struct {
 	links   map[wire.Way]*link
 	events  []event
 	effects []Effect // all but pings
+	largest int      // ping so far
 }
 
 // counter is a reader of bytes that never repeat, so that tests are the same each time.
@@ -124,7 +125,7 @@ func (l *lab) ping(g SendPing) {
 		l.links[g.To] = k
 	}
 	k.sent++
-	k.last = g.Ping.Size
+	k.last, l.largest = g.Ping.Size, max(l.largest, g.Ping.Size)
 	if k.down || k.mtu > 0 && g.Ping.Size > k.mtu || k.drop > 0 && k.sent%k.drop == 0 {
 		return
 	}

@@ -57,8 +57,8 @@ func TestDirectTakesOver(t *testing.T) {
 	l.up(viaA)
 	l.active(10 * time.Second)
 	l.wantBest(viaA)
-	if got := l.peer.Choice().MTU; got != 1420 {
-		t.Errorf("MTU %d by the route, want 1420", got)
+	if got := l.peer.Choice().MTU; got != 1360 {
+		t.Errorf("MTU %d by the route, want 1360", got)
 	}
 	l.link(public, 22*time.Millisecond)
 	l.candidates(SourceInfo, public)

@@ -55,6 +55,14 @@ func (r Route) Reverse() (back Route) {
 	return back
 }
 
+// Overhead returns by how many bytes the relays of r make each datagram larger; 0 without any (spec/52-relay.md#mtu).
+func (r Route) Overhead() int {
+	if r.n == 0 {
+		return 0
+	}
+	return RelayOverhead + RelayHeaderSize(r.Len())
+}
+
 // String lists the relays, for logs.
 func (r Route) String() string {
 	var b strings.Builder
