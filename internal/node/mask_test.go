@@ -106,17 +106,22 @@ func TestMaskedFromTheFirstByte(t *testing.T) {
 		w.cut(ms[0], ms[2])
 		w.eventually("c is reached over another", 30*time.Second, func() bool { return ms[0].via(ms[2]) != "direct" && ms[0].via(ms[2]) != "none" })
 		w.allPairs(ms...)
-		testnet.Wait(5 * time.Minute) // rekeys, pings, keepalives
+		testnet.Wait(150 * time.Second) // the sessions are new that began under the key of a code
+		if list := v.recognised(); len(list) > 0 {
+			w.Errorf("%d datagrams are recognised, as %v", len(list), list[:min(len(list), 10)])
+		}
+		if _, sizes := v.count(); sizes < 40 {
+			w.Errorf("all datagrams have %d sizes", sizes)
+		}
+		v.clear()
+		testnet.Wait(150 * time.Second) // rekeys, pings, keepalives
 		w.allPairs(ms...)
 		if list := v.recognised(); len(list) > 0 {
 			w.Errorf("%d datagrams are recognised, as %v", len(list), list[:min(len(list), 10)])
 		}
-		seen, sizes := v.count()
-		if sizes < 40 {
-			w.Errorf("all datagrams have %d sizes", sizes)
-		}
+		seen, _ := v.count()
 		old := ms[0].discoveryKey()
-		if n := v.opened(old); n < seen/2 {
+		if n := v.opened(old); n < seen*3/4 {
 			w.Errorf("a member recognises %d of %d", n, seen)
 		}
 		ms[0].revoke("d")
