@@ -26,8 +26,8 @@ type pathMTU struct {
 	search  int       // the size being tried; 0: none
 	tries   int       // at the size asked, not answered
 	asked   int       // last
+	since   time.Time // of the first of these tries
 	large   bool      // minMTU was confirmed: size is next
-	since   time.Time // of the first of them
 	due     time.Time // of the next, while there is a search
 	recheck time.Time // when to search again; zero: the largest is proven
 	confirm time.Time // when to ask whether size still passes
